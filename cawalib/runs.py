@@ -1,0 +1,273 @@
+"""Run folders: written atomically, read back with their provenance, refused by name when they do not fit.
+
+One run is one folder, `outputs/runs/<dataset>/<method>/<config hash>/seed<k>/`. `metrics.json` is written
+last: it alone means that the run is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pandas as pd
+
+from cawalib.config import RunConfig, Study, config_from
+
+ROOT = Path(__file__).resolve().parent.parent
+# The rooms whose code decides the numbers of a run. Drawing and comparing runs may change without making them stale.
+COMPUTING_ROOMS = ("config", "transforms", "models", "cam", "scoring", "weighting", "losses", "metrics", "training",
+                   "runs")
+PACKAGES = ("torch", "torchvision", "accelerate", "segmentation-models-pytorch", "grad-cam", "numpy", "pillow")
+
+
+class RunError(RuntimeError):
+    """A run folder cannot be used. The message is one line and names the folder."""
+
+
+# ---------------------------------------------------------------- writing
+
+@contextmanager
+def atomic(path):
+    """Yields a temporary path beside `path`; on success it takes the name `path`, on failure nothing is left."""
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path, content) -> None:
+    """Write `content` as JSON, atomically; NaN becomes null."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+
+
+def write_table(path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically."""
+    with atomic(path) as partial:
+        table.to_csv(partial, index=False)
+
+
+def write_arrays(path, **arrays) -> None:
+    """Write arrays as compressed npz, atomically."""
+    with atomic(path) as partial:
+        np.savez_compressed(partial, **arrays)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.floating, float)):
+        return None if np.isnan(value) else float(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@contextmanager
+def claim(folder):
+    """Make the folder, see that it can be written, and keep other processes out of it while a run writes there.
+
+    Raises:
+        RunError: the folder cannot be written, or another process is writing this very run.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", blocking=False)
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunError(f"run folder {folder}: another process is writing this run; wait for it to end") from None
+    except OSError as error:
+        raise RunError(f"run folder {folder}: cannot be written ({error.strerror}); "
+                       "choose another 'outputs_root' or mend its permissions") from None
+    try:
+        yield folder
+    finally:
+        lock.release()
+
+
+def prepare(config: RunConfig, data_digest: str) -> Run | None:
+    """Look at what the run's folder holds: a finished run is returned, another code's is moved aside.
+
+    Args:
+        data_digest: digest of the data's file list, to see that a finished run saw the same data.
+
+    Returns:
+        The finished run, or None when there is work to do (from a checkpoint, if one is there).
+
+    Raises:
+        RunError: the folder holds another configuration or was made from other data.
+    """
+    folder = config.folder
+    if (folder / "config.json").is_file():
+        found = json.loads((folder / "config.json").read_text())
+        different = [k for k, v in dataclasses.asdict(config).items()
+                     if found.get(k) != v and k not in ("data_root", "outputs_root", "device", "data_workers")]
+        if different:
+            raise RunError(f"run folder {folder}: holds another configuration ('{different[0]}' is "
+                           f"{found.get(different[0])!r} there, {getattr(config, different[0])!r} here); move it away")
+    if (folder / "environment.json").is_file():
+        environment = json.loads((folder / "environment.json").read_text())
+        if environment["code_digest"] != code_digest():
+            _set_aside(folder, environment["code_digest"])
+        elif environment["data_digest"] != data_digest:
+            raise RunError(f"run folder {folder}: made from other data of dataset '{config.dataset}' than now in "
+                           f"'{config.data_root}'; choose another 'outputs_root' or move the folder away")
+    if (folder / "metrics.json").is_file():
+        return load_run(folder)
+    write_json(folder / "config.json", dataclasses.asdict(config))
+    return None
+
+
+def _set_aside(folder, digest):
+    # results are never deleted: what other code made stays beside the new run
+    target = folder.with_name(f"{folder.name}.code-{digest[:8]}")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for path in folder.iterdir():
+        if path.name != ".lock":
+            path.rename(target / path.name)
+    print(f"{folder}: made by other code, moved to {target.name}")
+
+
+# ---------------------------------------------------------------- provenance
+
+def code_digest() -> str:
+    """SHA-256 over the source of every room that decides the numbers of a run."""
+    package = Path(__file__).parent
+    files = [package / f"{room}.py" for room in COMPUTING_ROOMS] + sorted((package / "datasets").glob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def environment(device: str, data_digest: str) -> dict:
+    """Where a run's numbers come from: code, data, versions, device. No name or path of the machine."""
+    def git(*words):
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = git("rev-parse", "HEAD") or "unknown"
+    dirty = bool(git("status", "--porcelain", "--", "cawalib", "notebooks"))
+    return {
+        "code_digest": code_digest(),
+        "commit": commit + ("+uncommitted" if dirty else ""),
+        "data_digest": data_digest,
+        "device": device,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+# ---------------------------------------------------------------- reading
+
+@dataclass(frozen=True)
+class Run:
+    """A run read back. Tables and arrays are read when asked for."""
+
+    folder: Path
+    config: RunConfig
+    metrics: dict
+    environment: dict
+    label: str = ""  # the study's name for it
+    group: str = ""  # the study's group it is compared in
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Per epoch: epoch, learning_rate, train_loss, val_miou, val_mean_accuracy, val_pixel_accuracy, seconds."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    @cached_property
+    def class_weights(self) -> pd.DataFrame:
+        """Per update and class: update, class, score, basic_weight, ratio_weight, weight."""
+        return pd.read_csv(self.folder / "class_weights.csv")
+
+    @cached_property
+    def samples(self) -> dict[str, np.ndarray]:
+        """images (N,H,W,3), labels, predictions (N,H,W) uint8; maps (N,C,H,W) uint8, 255 = 1; present (N,C) bool."""
+        with np.load(self.folder / "samples.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def load_run(folder, label: str = "", group: str = "") -> Run:
+    """Read a finished run.
+
+    Raises:
+        RunError: the folder is missing, not finished, or cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"run folder {folder}: not found; train it first")
+    if not (folder / "metrics.json").is_file():
+        raise RunError(f"run folder {folder}: not finished (no metrics.json); start the same run again, it resumes")
+    try:
+        parts = [json.loads((folder / f"{name}.json").read_text()) for name in ("config", "metrics", "environment")]
+        return Run(folder, config_from(parts[0], where=f"{folder}/config.json"), parts[1], parts[2], label, group)
+    except (OSError, json.JSONDecodeError, ValueError) as error:
+        raise RunError(f"run folder {folder}: cannot be read ({error})") from None
+
+
+def load_runs(study: Study, groups=None, allow_unfinished=False, allow_other_code=False, allow_smoke=False) -> list[Run]:
+    """The runs of a study (or of some of its groups), every one of them checked.
+
+    Raises:
+        RunError: a run that is unfinished, from another code digest, or a smoke run, by name, unless allowed.
+    """
+    runs = []
+    for entry, config in study.configs():
+        if groups is not None and entry.group not in groups:
+            continue
+        try:
+            run = load_run(config.folder, entry.label, entry.group)
+        except RunError as error:
+            if not allow_unfinished:
+                raise RunError(f"'{entry.label}', seed {config.seed}: {error}") from None
+            continue
+        digest = run.environment["code_digest"]
+        if digest != code_digest() and not allow_other_code:
+            raise RunError(f"'{entry.label}', seed {config.seed}: run folder {run.folder} comes from other code "
+                           f"(digest {digest[:8]}, now {code_digest()[:8]}); train again or set allow_other_code")
+        if run.metrics["smoke"] and not allow_smoke:
+            raise RunError(f"'{entry.label}', seed {config.seed}: run folder {run.folder} is a smoke run, good for "
+                           "nothing but to see that it runs; train it in full or set allow_smoke")
+        runs.append(run)
+    return runs
+
+
+def publish(study: Study, target) -> None:
+    """Copy a finished study's small files to `target`, in the same layout, to be committed as a reference.
+
+    Left out: checkpoints, notebooks, all but one update per epoch of the weights, and the pictures of every
+    dataset but the built-in one (and of every seed but the first): real images may not be redistributed.
+    """
+    for run in load_runs(study):
+        folder = Path(target) / run.folder.relative_to(run.config.outputs_root)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = run.class_weights
+        per_epoch = max(1, weights["update"].max() // run.config.epochs)
+        kept = weights[(weights["update"] % per_epoch == 0) | (weights["update"] == weights["update"].max())]
+        write_table(folder / "class_weights.csv", kept.round(5))
+        shutil.copy(run.folder / "history.csv", folder)
+        for name in ("environment.json", "metrics.json"):
+            shutil.copy(run.folder / name, folder)
+        write_json(folder / "config.json", dataclasses.asdict(run.config) | {"data_root": "", "outputs_root": ""})
+        first = run.config.seed == min(run.config.seed for run in load_runs(study) if run.label == run.label)
+        if run.config.dataset == "streets" and first:
+            shutil.copy(run.folder / "samples.npz", folder)
