@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -23,12 +22,14 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from cawalib.config import RunConfig, Study, config_from
+from cawalib.config import PLACE_FIELDS, RunConfig, Study, config_from
+from cawalib.datasets.statistics import ClassStatistics
+from cawalib.files import atomic, write_arrays, write_json, write_table  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 # The rooms whose code decides the numbers of a run. Drawing and comparing runs may change without making them stale.
-COMPUTING_ROOMS = ("config", "transforms", "models", "cam", "scoring", "weighting", "losses", "metrics", "training",
-                   "runs")
+COMPUTING_ROOMS = ("files", "config", "transforms", "models", "cam", "scoring", "weighting", "losses", "metrics",
+                   "evaluation", "checkpoints", "training", "runs")
 PACKAGES = ("torch", "torchvision", "accelerate", "segmentation-models-pytorch", "grad-cam", "numpy", "pillow")
 
 
@@ -37,46 +38,6 @@ class RunError(RuntimeError):
 
 
 # ---------------------------------------------------------------- writing
-
-@contextmanager
-def atomic(path):
-    """Yields a temporary path beside `path`; on success it takes the name `path`, on failure nothing is left."""
-    path = Path(path)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path, content) -> None:
-    """Write `content` as JSON, atomically; NaN becomes null."""
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
-
-
-def write_table(path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically."""
-    with atomic(path) as partial:
-        table.to_csv(partial, index=False)
-
-
-def write_arrays(path, **arrays) -> None:
-    """Write arrays as compressed npz, atomically."""
-    with atomic(path) as partial:
-        np.savez_compressed(partial, **arrays)
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (np.floating, float)):
-        return None if np.isnan(value) else float(value)
-    return value.item() if isinstance(value, np.generic) else value
-
 
 @contextmanager
 def claim(folder):
@@ -99,6 +60,17 @@ def claim(folder):
         yield folder
     finally:
         lock.release()
+        _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder):
+    # a run refused before it began leaves no trace, not even its empty parents up to `runs`
+    if [path.name for path in folder.iterdir()] == [".lock"]:
+        (folder / ".lock").unlink()
+        for path in [folder, *folder.parents][:4]:
+            if any(path.iterdir()):
+                break
+            path.rmdir()
 
 
 def prepare(config: RunConfig, data_digest: str) -> Run | None:
@@ -117,7 +89,7 @@ def prepare(config: RunConfig, data_digest: str) -> Run | None:
     if (folder / "config.json").is_file():
         found = json.loads((folder / "config.json").read_text())
         different = [k for k, v in dataclasses.asdict(config).items()
-                     if found.get(k) != v and k not in ("data_root", "outputs_root", "device", "data_workers")]
+                     if found.get(k) != v and (k == "seed" or k not in PLACE_FIELDS)]
         if different:
             raise RunError(f"run folder {folder}: holds another configuration ('{different[0]}' is "
                            f"{found.get(different[0])!r} there, {getattr(config, different[0])!r} here); move it away")
@@ -199,6 +171,13 @@ class Run:
         """Per update and class: update, class, score, basic_weight, ratio_weight, weight."""
         return pd.read_csv(self.folder / "class_weights.csv")
 
+    @property
+    def statistics(self) -> ClassStatistics:
+        """The training split's counts that every static weighting starts from."""
+        kept = self.metrics
+        return ClassStatistics(tuple(kept["classes"]), np.array(kept["train_pixels"]), np.array(kept["train_images"]),
+                               np.array(kept["train_pixels_where_present"]), kept["train_size"])
+
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
         """images (N,H,W,3), labels, predictions (N,H,W) uint8; maps (N,C,H,W) uint8, 255 = 1; present (N,C) bool."""
@@ -224,7 +203,8 @@ def load_run(folder, label: str = "", group: str = "") -> Run:
         raise RunError(f"run folder {folder}: cannot be read ({error})") from None
 
 
-def load_runs(study: Study, groups=None, allow_unfinished=False, allow_other_code=False, allow_smoke=False) -> list[Run]:
+def load_runs(study: Study, groups=None, allow_unfinished=False, allow_other_code=False,
+              allow_smoke=False) -> list[Run]:
     """The runs of a study (or of some of its groups), every one of them checked.
 
     Raises:

@@ -1,0 +1,49 @@
+# Everything runs in .venv, which is set up from requirements.lock by the first call.
+#   make paper   the whole collection on the built-in data, about a quarter of an hour on two cores
+#   make test    pytest and nbval
+#   make lab     JupyterLab
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+# compiled modules are kept: some fifty kernels import the same ones
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: setup paper test lab lint lock notebooks
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
+	  f"Python 3.11 to 3.13 is needed, {sys.version.split()[0]} was found; name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# --nolock and --rerun-incomplete: a call after a kill goes on where it stopped; each run folder has its own lock
+paper: setup
+	$(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host
+	@echo
+	@echo "figures: outputs/figures/demo"
+	@echo "tables:  outputs/tables/demo"
+	@echo "runs:    outputs/runs/streets"
+
+test: setup
+	$(BIN)/python -m pytest -q --nbval-lax tests notebooks
+
+lab: setup
+	$(BIN)/jupyter lab
+
+lint: setup
+	$(BIN)/ruff check cawalib tests notebooks
+
+# renew the committed outputs of the notebooks, from their default parameters
+notebooks: setup
+	$(BIN)/python -m cawalib.notebook --refresh notebooks/*.ipynb
+
+# pin the newest versions; no index address gets into the file
+lock:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --upgrade pyproject.toml -o requirements.lock

@@ -1,0 +1,329 @@
+"""Every figure of the paper, drawn from finished runs alone. Each function returns a figure; `save` stores it.
+
+Means are over seeds and say over how many; intervals are 95 % Student t intervals, bands run from the smallest
+to the largest seed. With one seed there is neither, and the figure says "1 seed".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from cawalib.comparison import (
+    FREQUENCIES,
+    GROUPS,
+    ComparisonError,
+    check,
+    compare,
+    compare_classes,
+    interval,
+    metric_named,
+    name_of,
+    tidy,
+)
+from cawalib.files import atomic
+from cawalib.pictures import map_overlays, qualitative, rarest_samples
+from cawalib.runs import Run
+from cawalib.style import (
+    COLUMN,
+    INK,
+    PAGE,
+    PALE,
+    PRINT,
+    class_colours,
+    in_print_style,
+    label_line_ends,
+    label_points,
+    label_styles,
+)
+
+__all__ = ["ablation_bars", "class_frequencies", "gain_against_frequency", "group_bars", "map_overlays",
+           "qualitative", "rarest_samples", "save", "training_curves", "weight_trajectories"]
+GROUP_MARKERS = {"head": "o", "body": "s", "tail": "^"}
+MANY = 20  # above so many classes, only the tail is named
+
+
+def save(figure: Figure, folder, name: str) -> None:
+    """Write NAME.pdf and NAME.png (200 dots per inch) into a folder, atomically; the same figure, the same bytes."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with plt.style.context(["default", PRINT]):
+        with atomic(Path(folder, f"{name}.pdf")) as partial:
+            figure.savefig(partial, metadata={"CreationDate": None})
+        with atomic(Path(folder, f"{name}.png")) as partial:
+            figure.savefig(partial)
+
+
+# ---------------------------------------------------------------- the dataset
+
+@in_print_style
+def class_frequencies(run: Run) -> Figure:
+    """Share of training pixels (log scale) and of training images per class, most pixels on top.
+
+    Dots have the class colour; their shape is the class's group, head, body or tail, by that panel's frequency.
+    """
+    metrics = run.metrics
+    pixels = np.array(metrics["train_pixels"], float)
+    order = np.argsort(-pixels, kind="stable")
+    shares = {"pixels": 100 * pixels / max(1, pixels.sum()),
+              "images": 100 * np.array(metrics["train_images"]) / metrics["train_size"]}
+    height = min(0.135 * len(order) + 0.75, 8)
+    figure, panels = plt.subplots(1, 2, figsize=(COLUMN, height), sharey=True, layout="constrained")
+    for axes, by in zip(panels, FREQUENCIES, strict=True):
+        _frequency_panel(axes, metrics, shares[by], by, order, list(class_colours(run).values()))
+    every = int(np.ceil(len(order) / ((height - 0.75) / 0.135)))  # as many names as have room
+    panels[0].set_yticks(range(0, len(order), every), [metrics["classes"][i] for i in order[::every]])
+    panels[0].set_ylim(len(order) - 0.4, -0.6)
+    seen = pixels[pixels > 0]
+    panels[0].set_xscale("log")
+    panels[0].set_xlim(shares["pixels"][pixels > 0].min() / 2 if len(seen) else 0.01, 100)
+    panels[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panels[0].xaxis.set_minor_formatter(NullFormatter())
+    panels[1].set_xlim(0, 104)
+    panels[0].set_xlabel("share of training pixels (%)")
+    panels[1].set_xlabel("training images with it (%)")
+    shapes = [plt.Line2D([], [], linestyle="", marker=marker, color="white", markeredgecolor=INK, label=group)
+              for group, marker in GROUP_MARKERS.items()]
+    figure.legend(handles=shapes, loc="outside upper center", ncols=3, handletextpad=0)
+    return figure
+
+
+def _frequency_panel(axes, metrics, shares, by, order, colours):
+    axes.grid(axis="y", color=PALE, linewidth=0.3)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    for row, index in enumerate(order):
+        group = next((g for g in GROUPS if metrics["classes"][index] in metrics["groups"][by][g]), "body")
+        axes.plot(shares[index], row, GROUP_MARKERS[group], color=colours[index], markeredgecolor=INK,
+                  markeredgewidth=0.5, clip_on=False, markersize=3.5 if len(order) <= 60 else 2)
+        if shares[index] == 0:
+            axes.text(0.02, row, "none", transform=axes.get_yaxis_transform(), va="center")
+
+
+# ---------------------------------------------------------------- training
+
+@in_print_style
+def weight_trajectories(runs: list[Run]) -> Figure:
+    """Weight and running score of each class over the updates: mean over seeds, band from smallest to largest.
+
+    Above 20 classes only the 12 rarest (by training pixels) have colour and name; the rest is grey. A static
+    method has one update and no score.
+
+    Args:
+        runs: the seeds of one label.
+
+    Raises:
+        ComparisonError: runs of several labels, or that may not be compared.
+    """
+    check(runs)
+    if len({name_of(run) for run in runs}) > 1:
+        raise ComparisonError(f"one label expected, found {', '.join(dict.fromkeys(name_of(run) for run in runs))}")
+    table = pd.concat([run.class_weights.assign(seed=run.config.seed) for run in runs])
+    rarest = np.argsort(runs[0].metrics["train_pixels"], kind="stable")
+    named = [runs[0].metrics["classes"][i] for i in (rarest if len(rarest) <= MANY else rarest[:12])]
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, max(1.9, 0.125 * len(named) + 0.8)), layout="constrained")
+    seeds = _seed_count([len(runs)])
+    _trajectories(panels[0], table, "weight", named, class_colours(runs[0], readable=True))
+    _trajectories(panels[1], table, "score", named, class_colours(runs[0], readable=True))
+    for axes in panels:
+        axes.set_xlabel(f"update ({seeds})" if len(runs) == 1 else f"update (mean of {seeds}, band: min to max)")
+        if len(named) < len(rarest):
+            axes.set_title(f"the {len(named)} rarest of {len(rarest)} classes; grey: the others")
+    panels[0].set_ylabel("class weight (log scale)")
+    panels[1].set_ylabel("running score $S$")
+    return figure
+
+
+def _trajectories(axes, table, column, named, colours):
+    """One panel: a line and a band per class over the updates that every seed has; names at the right."""
+    seeds = table["seed"].nunique()
+    counts = table.groupby("update")["seed"].nunique()
+    table = table[table["update"].isin(_thinned(counts[counts == seeds].index))]
+    over_seeds = table.groupby(["class", "update"])[column].agg(["mean", "min", "max"]).dropna()
+    if over_seeds.empty:
+        axes.text(0.5, 0.5, "no score: the weights are static", ha="center", transform=axes.transAxes)
+        axes.set(xticks=[], yticks=[])
+        return
+    classes = list(over_seeds.index.unique("class"))
+    for name in sorted(classes, key=lambda name: name in named):  # the grey rest first, underneath
+        lines, known = over_seeds.loc[name], name in named
+        axes.plot(lines.index, lines["mean"], color=colours[name] if known else PALE, linewidth=1 if known else 0.4,
+                  marker="o" if len(lines) == 1 else None)
+        if known and seeds > 1:
+            axes.fill_between(lines.index, lines["min"], lines["max"], color=colours[name], alpha=0.2, linewidth=0)
+    _scale_trajectories(axes, column, table["update"].max())
+    labelled = [name for name in named if name in classes]
+    ends = [over_seeds.loc[name, "mean"].iloc[-1] for name in labelled]
+    label_line_ends(axes, table["update"].max(), ends, labelled, [colours[name] for name in labelled])
+
+
+def _scale_trajectories(axes, column, last):
+    axes.set_xlim(0, max(1, last))
+    if column == "score":
+        axes.set_ylim(0, 1)
+        return
+    axes.set_yscale("log", base=2)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.5), max(high, 2))
+    axes.yaxis.set_major_locator(LogLocator(base=2))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.axhline(1, color=INK, linewidth=0.4, zorder=0)
+
+
+def _thinned(updates, most=400):
+    """At most so many of the updates, evenly, with the first and the last: more cannot be seen in print."""
+    return updates[np.unique(np.linspace(0, len(updates) - 1, min(most, len(updates))).round().astype(int))]
+
+
+@in_print_style
+def training_curves(runs: list[Run]) -> Figure:
+    """Training loss and validation mIoU over the epochs, per label: mean over seeds, band from smallest to largest.
+
+    Losses of different methods are different quantities: only each curve's course says something.
+    """
+    check(runs)
+    styles = label_styles(runs)
+    legend_rows = -(-len(styles) // 4)
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2 + 0.15 * legend_rows), sharex=True, layout="constrained")
+    for label, style in styles.items():
+        histories = pd.concat([run.history for run in runs if name_of(run) == label])
+        for axes, column, scale in zip(panels, ("train_loss", "val_miou"), (1, 100), strict=True):
+            curve = scale * histories.groupby("epoch")[column].agg(["mean", "min", "max"]).dropna()
+            axes.plot(curve.index, curve["mean"], color=style.colour, linestyle=style.line, label=label,
+                      marker=style.marker, markevery=max(1, len(curve) // 6), zorder=3 if style.marker == "o" else 2)
+            axes.fill_between(curve.index, curve["min"], curve["max"], color=style.colour, alpha=0.15, linewidth=0)
+    seeds = [sum(name_of(run) == label for run in runs) for label in styles]
+    for axes in panels:
+        axes.set_xlabel(f"epoch (mean of {_seed_count(seeds)}, band: min to max)" if max(seeds) > 1
+                        else "epoch (1 seed)")
+    panels[0].set_ylabel("training loss (each method's own)")
+    panels[1].set_ylabel("validation mIoU (%)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(styles)))
+    return figure
+
+
+# ---------------------------------------------------------------- results
+
+def _seed_count(counts) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low} seed{'s' * (low != 1)}" if low == high else f"{low} to {high} seeds"
+
+
+def _half(low, high):
+    """Half widths for matplotlib's error bars; none where there is no interval."""
+    return np.nan_to_num((np.asarray(high, float) - np.asarray(low, float)) / 2)
+
+
+@in_print_style
+def gain_against_frequency(runs: list[Run], label: str, baseline: str, split: str) -> Figure:
+    """Per class: paired gain in IoU of a label over the baseline, with its 95 % interval, against training pixels.
+
+    Filled dots: the interval leaves out 0. Above 20 classes the 5 rarest and the 5 largest changes are named.
+    Classes without a training pixel or without a union in the split are left out.
+
+    Raises:
+        ComparisonError: no run has `label`, or whatever `comparison.check` refuses.
+    """
+    if label not in [name_of(run) for run in runs]:
+        raise ComparisonError(f"label {label!r}: no run has it")
+    chosen = [run for run in runs if name_of(run) in (label, baseline)]
+    table = compare_classes(chosen, baseline, split)
+    table = table[table["label"] == label].reset_index(drop=True)
+    pixels = np.array(chosen[0].metrics["train_pixels"], float)
+    table = table.assign(share=100 * pixels / pixels.sum())
+    table = table[(table["share"] > 0) & table["difference"].notna()]
+    table[["difference", "low", "high"]] *= 100
+    figure, axes = plt.subplots(figsize=(COLUMN if len(table) <= 12 else PAGE, 2.6), layout="constrained")
+    axes.axhline(0, color=INK, linewidth=0.6, zorder=0)
+    colours = class_colours(chosen[0])
+    for row in table.itertuples():
+        colour = colours[row._2]  # the column "class" is a keyword, so pandas names it by position
+        axes.errorbar(row.share, row.difference, yerr=_half(row.low, row.high), fmt="o", color=INK, ecolor=INK,
+                      elinewidth=0.6, markeredgecolor=INK, markeredgewidth=0.5,
+                      markerfacecolor=colour if row.verdict in ("better", "worse") else "white")
+    axes.set_xscale("log")
+    axes.margins(x=0.08, y=0.16)  # room for the names
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    pairs = int(table["pairs"].max()) if len(table) else 0
+    what = f"dot and line: mean and 95 % interval, {pairs} seeds" if pairs > 1 else "1 seed, no interval"
+    axes.set_xlabel(f"share of training pixels (%)\n{what}")
+    axes.set_ylabel(f"gain in {split} IoU over\n{baseline} (percentage points)")
+    label_points(axes, table["share"].to_numpy(), table["difference"].to_numpy(), _named_points(table),
+                 table["low"].to_numpy(), table["high"].to_numpy())
+    return figure
+
+
+def _named_points(table):
+    """Class names, emptied where there are too many to name."""
+    if len(table) <= MANY:
+        return list(table["class"])
+    kept = set(table.nsmallest(5, "share").index) | set(table["difference"].abs().nlargest(5).index)
+    return [name if index in kept else "" for index, name in table["class"].items()]
+
+
+@in_print_style
+def group_bars(runs: list[Run], split: str, by: str = "pixels") -> Figure:
+    """Head, body and tail mIoU per label: bar for the mean, line for its 95 % interval, a dot per seed.
+
+    The intervals are of each mean alone; paired differences are sharper (see the tables).
+
+    Args:
+        by: "pixels" or "images", the frequency that the groups are made by.
+    """
+    check(runs, split=split)
+    styles, table = label_styles(runs), tidy(runs)
+    table = table[table["split"] == split].assign(value=100 * table["value"])
+    figure, panels = plt.subplots(1, 3, figsize=(PAGE, 0.2 * len(styles) + 0.75), sharey=True, sharex=True,
+                                  layout="constrained")
+    for axes, group in zip(panels, GROUPS, strict=True):
+        part = table[table["metric"] == metric_named(f"{group} mIoU ({by})")]
+        for row, (label, style) in enumerate(styles.items()):
+            values = part.loc[part["label"] == label, "value"].dropna()
+            mean, half = interval(values)
+            axes.barh(row, mean, height=0.72, color=style.colour, alpha=0.75, linewidth=0)
+            axes.errorbar(mean, row, xerr=np.nan_to_num(half), fmt="none", ecolor=INK, elinewidth=0.8, capsize=1.5)
+            axes.plot(values, np.full(len(values), row), "o", markersize=2.2, markerfacecolor="white",
+                      markeredgecolor=INK, markeredgewidth=0.4)
+        count = len(runs[0].metrics["groups"][by][group])
+        axes.set_title(f"{group} ({count} class{'es' * (count != 1)})")
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(styles)), list(styles))
+    panels[0].set_ylim(len(styles) - 0.5, -0.5)
+    panels[0].set_xlim(left=0)
+    seeds = [sum(name_of(run) == label for run in runs) for label in styles]
+    how = ", line: 95 % interval, dots: seeds" if max(seeds) > 1 else ", no interval"
+    panels[1].set_xlabel(f"{split} mIoU of the group by {by} (%); bar: mean of {_seed_count(seeds)}{how}")
+    return figure
+
+
+@in_print_style
+def ablation_bars(runs: list[Run], baseline: str, split: str, metric: str = "mIoU") -> Figure:
+    """Paired difference of every other label from the baseline: dot and 95 % interval, small dots for the seeds.
+
+    Filled dots: the interval leaves out 0; hollow: inside the noise, or too few seeds.
+    """
+    metric = metric_named(metric)
+    table = compare(runs, baseline, split, [metric])
+    table = table[table["label"] != baseline].reset_index(drop=True)
+    values = tidy(runs).query("split == @split and metric == @metric").pivot(
+        index="seed", columns="label", values="value")
+    figure, axes = plt.subplots(figsize=(COLUMN, 0.19 * len(table) + 0.7), layout="constrained")
+    axes.axvline(0, color=INK, linewidth=0.6, zorder=0)
+    for row in table.itertuples():
+        seeds = 100 * (values[row.label] - values[baseline]).dropna()
+        axes.plot(seeds, np.full(len(seeds), row.Index + 0.25), ".", markersize=2.5, color="#7F7F7F", zorder=1)
+        clear = row.verdict in ("better", "worse")
+        axes.errorbar(100 * row.difference, row.Index, xerr=100 * _half(row.low, row.high), fmt="o", color=INK,
+                      markerfacecolor=INK if clear else "white", markeredgewidth=0.7, elinewidth=0.8)
+    axes.set_yticks(range(len(table)), table["label"])
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    pairs = _seed_count(table["pairs"]) if len(table) else "no runs"
+    what = f"dot and line: mean and 95 % interval, {pairs}" if pairs != "1 seed" else "1 seed, no interval"
+    figure.supxlabel(f"difference in {split} {metric} from {baseline} (percentage points)\n{what}",
+                     fontsize=PRINT["axes.labelsize"])
+    return figure

@@ -1,0 +1,154 @@
+"""Figures made of pictures: class activation maps over an image, and the methods' predictions side by side."""
+
+from __future__ import annotations
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+
+from cawalib.comparison import ComparisonError
+from cawalib.runs import Run
+from cawalib.style import INK, PAGE, class_colours, in_print_style
+
+VOID = 255  # label of pixels that count for nothing
+
+
+def paint(labels: np.ndarray, run: Run) -> np.ndarray:
+    """Labels (H,W) as a picture (H,W,3) in the dataset's palette; void is white with black stripes."""
+    table = np.full((256, 3), 255, np.uint8)
+    table[:len(run.metrics["palette"])] = run.metrics["palette"]
+    picture = table[labels]
+    rows, columns = np.indices(labels.shape)
+    period = max(4, labels.shape[0] // 16)
+    picture[(labels == VOID) & ((rows + columns) % period < period / 4)] = 0
+    return picture
+
+
+def _class_patches(run, names, void):
+    colours = class_colours(run)
+    patches = [Patch(facecolor=colours[name], edgecolor=INK, label=name) for name in names]
+    return patches + [Patch(facecolor="white", edgecolor=INK, hatch="//////", label="void")] * bool(void)
+
+
+def _show(axes, picture, title=""):
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title)
+
+
+@in_print_style
+def map_overlays(run: Run, image: int = 0, classes=None, most: int = 12) -> Figure:
+    """One sample: image, truth, prediction, then the class activation map of each present class, rarest first.
+
+    The maps lie over the grey image in `inferno`, whose lightness grows evenly with the value: the jet colours of
+    pytorch-grad-cam's `show_cam_on_image` do not, and show edges where the map has none. White: outline of the
+    class in the truth. Dotted: where the map crosses the threshold of the pseudo mask.
+
+    Args:
+        image: which of the run's samples.
+        classes: names of the classes to show; None: the `most` rarest ones (by training pixels) in the truth.
+
+    Raises:
+        ComparisonError: no such sample, or a class that is not in it.
+    """
+    samples, names = run.samples, run.metrics["classes"]
+    if not 0 <= image < len(samples["images"]):
+        raise ComparisonError(f"image {image}: the run has samples 0 to {len(samples['images']) - 1}")
+    present = [i for i in np.argsort(run.metrics["train_pixels"], kind="stable") if samples["present"][image, i]]
+    for name in classes or ():
+        if name not in [names[i] for i in present]:
+            raise ComparisonError(f"class {name!r}: not in sample {image}; "
+                                  f"there are {', '.join(names[i] for i in present)}")
+    chosen = present[:most] if classes is None else [names.index(name) for name in classes]
+    columns = min(5, 3 + len(chosen))
+    rows = -(-(3 + len(chosen)) // columns)
+    ratio = samples["labels"].shape[1] / samples["labels"].shape[2]
+    figure, panels = plt.subplots(rows, columns, squeeze=False, layout="compressed",
+                                  figsize=(PAGE, rows * (PAGE / columns * ratio + 0.17) + 0.4))
+    for axes in panels.flat:
+        axes.set_axis_off()
+    panels = panels.flat
+    _show(panels[0], samples["images"][image], "image")
+    _show(panels[1], paint(samples["labels"][image], run), "truth")
+    _show(panels[2], paint(samples["predictions"][image], run), "prediction")
+    for axes, index in zip(panels[3:], chosen, strict=False):
+        shown = _overlay(axes, samples, image, index, run.config.pseudo_mask_threshold)
+        axes.set_title(names[index])
+    if chosen:
+        bar = figure.colorbar(shown, ax=list(panels), location="bottom", aspect=60, shrink=0.5, pad=0.02)
+        bar.set_label("class activation, each map scaled to 0 to 1; dotted: threshold of the pseudo mask "
+                      f"({run.config.pseudo_mask_threshold:g}); white: the class in the truth")
+        bar.outline.set_linewidth(0.4)
+    return figure
+
+
+def _overlay(axes, samples, image, index, threshold):
+    """Draw one class's map over the grey image; returns what a colour bar needs."""
+    grey = samples["images"][image].mean(2)
+    activation = samples["maps"][image, index] / 255
+    # the picture's shadows are lifted, to be seen under the dark end of the colours
+    axes.imshow(grey, cmap="gray", vmin=-100, vmax=255, interpolation="nearest")
+    shown = axes.imshow(activation, cmap="inferno", vmin=0, vmax=1, alpha=0.6, interpolation="nearest")
+    outlines = [(activation, threshold, ":"), (samples["labels"][image] == index, 0.5, "-")]
+    for surface, level, line in outlines:
+        if surface.min() < level <= surface.max():
+            drawn = axes.contour(surface, levels=[level], colors="white", linewidths=0.7, linestyles=line)
+            if line == "-":
+                drawn.set_path_effects([withStroke(linewidth=1.5, foreground="black")])  # seen on bright maps too
+    return shown
+
+
+def rarest_samples(run: Run, rows: int) -> list[int]:
+    """The samples with the most pixels of tail classes (by training pixels), the first ones among equals.
+
+    Chosen from the labels alone, never from predictions, so that no method is favoured.
+    """
+    tail = [run.metrics["classes"].index(name) for name in run.metrics["groups"]["pixels"]["tail"]]
+    counts = np.isin(run.samples["labels"], tail).sum(axis=(1, 2))
+    return [int(i) for i in np.argsort(-counts, kind="stable")[:rows]]
+
+
+@in_print_style
+def qualitative(runs_by_label: dict[str, Run], rows: int = 3) -> Figure:
+    """Samples as rows; columns image, truth and each label's prediction. `rarest_samples` says which samples.
+
+    Raises:
+        ComparisonError: no runs, or runs whose samples are not the same images.
+    """
+    if not runs_by_label:
+        raise ComparisonError("no runs to show")
+    first_label, first = next(iter(runs_by_label.items()))
+    for label, run in runs_by_label.items():
+        if not np.array_equal(run.samples["labels"], first.samples["labels"]):
+            raise ComparisonError(f"'{label}': its samples are other images than those of '{first_label}'")
+    chosen = rarest_samples(first, rows)
+    width = PAGE / (2 + len(runs_by_label))
+    ratio = first.samples["labels"].shape[1] / first.samples["labels"].shape[2]
+    titles = [textwrap.fill(title, max(8, int(width / 0.062))) for title in ("image", "truth", *runs_by_label)]
+    names, void = _classes_shown(runs_by_label, chosen)
+    columns = min(8, len(names) + void)
+    extra = 0.12 * max(title.count("\n") + 1 for title in titles) + 0.14 * -(-(len(names) + void) // columns) + 0.1
+    figure, panels = plt.subplots(len(chosen), len(titles), squeeze=False, layout="compressed",
+                                  figsize=(PAGE, len(chosen) * (width * ratio) + extra))
+    for index, (row, sample) in enumerate(zip(panels, chosen, strict=True)):
+        pictures = [first.samples["images"][sample], paint(first.samples["labels"][sample], first)]
+        pictures += [paint(run.samples["predictions"][sample], run) for run in runs_by_label.values()]
+        for axes, picture, title in zip(row, pictures, titles, strict=True):
+            _show(axes, picture, title if index == 0 else "")
+    figure.legend(handles=_class_patches(first, names, void), loc="outside lower center", ncols=columns,
+                  handlelength=1, handleheight=0.9, handletextpad=0.4, columnspacing=1)
+    return figure
+
+
+def _classes_shown(runs_by_label, chosen, most=31):
+    """Names of the classes with the most pixels in the pictures, in the dataset's order; and whether void is there."""
+    first = next(iter(runs_by_label.values()))
+    shown = [first.samples["labels"][chosen]] + [run.samples["predictions"][chosen] for run in runs_by_label.values()]
+    counts = np.bincount(np.concatenate([part.ravel() for part in shown]), minlength=256)
+    names = first.metrics["classes"]
+    largest = np.argsort(-counts[:len(names)], kind="stable")[:most]
+    return [names[i] for i in sorted(largest) if counts[i]], bool((shown[0] == VOID).any())

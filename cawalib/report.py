@@ -1,0 +1,102 @@
+"""What the notebooks that only read are asked for: a study, where its runs are, and which runs may pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cawalib.config import ConfigError, Study, load_study
+from cawalib.runs import Run, RunError, load_runs
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Parameters of the notebooks 04 and 05.
+
+    Raises:
+        ConfigError: an unknown study, place or split.
+    """
+
+    study: str = "demo"
+    outputs_root: str = "outputs"
+    runs_from: str = "auto"  # outputs | reference | auto
+    baseline: str = ""
+    split: str = "val"
+    allow_other_code: bool = False
+    allow_unfinished: bool = False
+    allow_smoke: bool = False
+
+    def __post_init__(self):
+        for name, choices in (("runs_from", ("auto", "outputs", "reference")), ("split", ("val", "test"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"parameter '{name}': found {getattr(self, name)!r}, expected one of "
+                                  f"{', '.join(choices)}")
+        grids = sorted(path.stem for path in Path("workflow/grids").glob("*.yaml"))
+        if self.study not in grids:
+            raise ConfigError(f"parameter 'study': found {self.study!r}, expected one of {', '.join(grids)}")
+
+    @property
+    def figures(self) -> Path:
+        return Path(self.outputs_root, "figures", self.study)
+
+    @property
+    def tables(self) -> Path:
+        return Path(self.outputs_root, "tables", self.study)
+
+    def grid(self, group: str) -> pd.DataFrame:
+        """What differs between the entries of a group, and their seeds."""
+        entries = self._study().group(group)
+        common = {name: value for name, value in entries[0].settings.items()
+                  if all(entry.settings.get(name) == value for entry in entries)}
+        rows = [{"label": entry.label,
+                 "changed": ", ".join(f"{k} = {v}" for k, v in entry.settings.items() if k not in common) or "nothing",
+                 "seeds": len(entry.seeds)} for entry in entries]
+        return pd.DataFrame(rows).set_index("label")
+
+    def load(self, groups=(), labels=()) -> list[Run]:
+        """The runs of some groups and of some single labels, checked (see `runs.load_runs`).
+
+        With runs_from "auto", a study that is not complete under outputs_root is read from the published reference.
+
+        Raises:
+            RunError: a run that may not pass, by name.
+        """
+        def read(root, **allowed):
+            study = self._study(root)
+            entries = [entry for entry in study.entries if entry.group in groups or entry.label in labels]
+            return load_runs(Study(study.name, tuple(entries)), **allowed)
+
+        asked = {"allow_other_code": self.allow_other_code, "allow_unfinished": self.allow_unfinished,
+                 "allow_smoke": self.allow_smoke}
+        reference = Path("outputs", "reference", self.study)
+        if self.runs_from == "reference":
+            return read(reference, **asked | {"allow_other_code": True})
+        try:
+            return read(self.outputs_root, **asked)
+        except RunError as error:
+            if self.runs_from == "outputs" or not reference.is_dir():
+                raise
+            print(f"Not complete under '{self.outputs_root}' ({error}).")
+        # a reference was published with its commit: that the code has moved on since is expected
+        runs = read(reference, **asked | {"allow_other_code": True})
+        print(f"Showing the published runs in {reference}, made by commit {runs[0].environment['commit'][:12]}.")
+        return runs
+
+    def first_of_each(self, runs: list[Run]) -> dict[str, Run]:
+        """label -> its run with the first seed: a choice that does not look at results."""
+        return {run.label: run for run in sorted(runs, key=lambda run: -run.config.seed)}
+
+    def some(self, first: dict[str, Run], *labels: str) -> dict[str, Run]:
+        return {label: first[label] for label in labels}
+
+    def pictures(self, first: dict[str, Run]) -> bool:
+        """Whether these runs have pictures to show; published runs of real data have none."""
+        if all((run.folder / "samples.npz").is_file() for run in first.values()):
+            return True
+        print("No pictures: these runs were published without samples.npz, since their images may not be passed on.")
+        return False
+
+    def _study(self, root=None):
+        return load_study(Path("workflow/grids", f"{self.study}.yaml"), outputs_root=str(root or self.outputs_root))

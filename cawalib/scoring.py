@@ -1,0 +1,103 @@
+"""From class activation maps to one score per class: pseudo masks, counts, CSPS (METHOD.md sections 2 and 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cawalib.datasets import IGNORE
+
+
+def score_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
+    """Labels (B, H, W) on the score grid, by nearest neighbour: every stride-th pixel."""
+    return labels[:, ::stride, ::stride]
+
+
+def present_classes(labels: torch.Tensor) -> torch.Tensor:
+    """The classes that occur in labels (any shape), sorted, (P,) int64; 255 is none."""
+    return labels[labels != IGNORE].unique().long()
+
+
+def pseudo_masks(maps: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
+    """P = (L >= tau): maps (B, P, h, w) in [0, 1] to boolean masks. One pixel may be in several."""
+    return maps >= threshold
+
+
+def prediction_masks(logits: torch.Tensor, classes: torch.Tensor, stride: int) -> torch.Tensor:
+    """Masks (B, P, h, w) of the predicted classes on the score grid: the rival source of the score."""
+    predicted = logits[:, :, ::stride, ::stride].argmax(dim=1)
+    return predicted[:, None] == classes[None, :, None, None]
+
+
+def count(masks: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor, num_classes: int,
+          absent_images: str = "count") -> torch.Tensor:
+    """True positives, false positives and false negatives of masks, over the batch.
+
+    Args:
+        masks: (B, P, h, w) bool, one mask per image and asked class.
+        labels: (B, h, w); pixels of 255 are left out.
+        classes: (P,) the asked classes.
+        num_classes: C.
+        absent_images: "count": every image counts for every asked class; "skip": only images that hold it.
+
+    Returns:
+        (C, 3) float32: TP, FP, FN; zeros for a class that was not asked.
+    """
+    truth = labels[:, None] == classes[None, :, None, None]
+    valid = (labels != IGNORE)[:, None]
+    if absent_images == "skip":
+        valid = valid & truth.any(dim=(2, 3), keepdim=True).expand_as(truth)
+    parts = (masks & truth & valid, masks & ~truth & valid, ~masks & truth & valid)
+    counts = torch.zeros(num_classes, 3, device=labels.device)
+    counts[classes] = torch.stack([part.sum(dim=(0, 2, 3)) for part in parts], dim=1).float()
+    return counts
+
+
+def csps(counts: torch.Tensor, parts: tuple[str, ...] = ("iou", "dice", "precision", "recall")) -> torch.Tensor:
+    """Comprehensive Segmentation Performance Score: the mean of the parts, each in [0, 1].
+
+    Args:
+        counts: (..., 3) TP, FP, FN.
+        parts: some of iou, dice, precision, recall. Which ones is our reading of the paper.
+
+    Returns:
+        (...) float32. A part whose denominator is zero, such as the precision of an empty mask, is 0.
+    """
+    true_positives, false_positives, false_negatives = counts.unbind(dim=-1)
+    denominators = {
+        "iou": true_positives + false_positives + false_negatives,
+        "dice": true_positives + (false_positives + false_negatives) / 2,
+        "precision": true_positives + false_positives,
+        "recall": true_positives + false_negatives,
+    }
+    # where the denominator is zero, so is TP: any positive number in its place gives 0
+    ratios = [true_positives / denominators[part].where(denominators[part] > 0, 1.0) for part in parts]
+    return torch.stack(ratios).mean(dim=0)
+
+
+class RunningScore(nn.Module):
+    """S, the running CSPS of every class: an exponential mean over the updates in which the class was present.
+
+    Args:
+        num_classes: C.
+        momentum: m in S = m S + (1 - m) CSPS. The first CSPS of a class is taken as it is.
+    """
+
+    def __init__(self, num_classes: int, momentum: float = 0.95):
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("score", torch.zeros(num_classes))
+        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, score: torch.Tensor, present: torch.Tensor) -> None:
+        """Take in one CSPS (C,); classes that are not present (C,) bool keep what they had."""
+        moved = torch.where(self.seen, self.momentum * self.score + (1 - self.momentum) * score, score)
+        self.score.copy_(torch.where(present, moved, self.score))
+        self.seen.logical_or_(present)
+
+    def value(self) -> torch.Tensor:
+        """S (C,) in [0, 1]; a class not seen yet has the mean of the seen ones, 1 when none was seen."""
+        seen = self.seen.float()
+        mean = (self.score * seen).sum() / seen.sum().clamp_min(1)
+        return torch.where(self.seen, self.score, torch.where(self.seen.any(), mean, torch.ones_like(mean)))

@@ -1,0 +1,125 @@
+"""Every table of the paper, from finished runs alone, and how a table is written: CSV, Markdown, LaTeX."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cawalib.comparison import GROUPS, check, compare, compare_classes, name_of
+from cawalib.files import atomic
+from cawalib.runs import Run
+
+NOTHING = "–"  # no number, such as the interval of one seed
+
+
+def main_table(runs: list[Run], baseline: str, split: str, by: str = "pixels") -> pd.DataFrame:
+    """The main result, in percent: mean ± standard deviation over seeds, and paired difference [95 % interval].
+
+    The best label of a metric is set bold (`**` around it) only if it is clear of the noise: its paired interval
+    against every other label leaves out 0. Differences that leave out 0 are marked with an asterisk.
+
+    Args:
+        by: "pixels" or "images", the frequency that head, body and tail are made by.
+
+    Returns:
+        Text; two rows per label, index (method, quantity); a column per metric; column "seeds".
+    """
+    metrics = ["mIoU", *(f"{group} mIoU ({by})" for group in GROUPS), "worst class IoU", "mean accuracy",
+               "pixel accuracy"]
+    table = compare(runs, baseline, split, metrics)
+    best = {metric: _clear_best(runs, table, metric, split) for metric in metrics}
+    rows = {}
+    for label, part in table.groupby("label", sort=False):
+        part = part.set_index("metric")
+        means, differences = {"seeds": str(part["seeds"].max())}, {"seeds": ""}
+        for metric in metrics:
+            cell = mean_text(part.at[metric, "mean"], part.at[metric, "deviation"])
+            means[metric] = f"**{cell}**" if label == best[metric] else cell
+            differences[metric] = difference_text(part.loc[metric])
+        rows[(label, "mean ± deviation")] = means
+        if label != baseline:
+            rows[(label, f"minus {baseline}")] = differences
+    result = pd.DataFrame.from_dict(rows, orient="index")
+    result.index = pd.MultiIndex.from_tuples(rows, names=["method", f"{split}, percent"])
+    return result
+
+
+def _clear_best(runs, table, metric, split):
+    """The label whose mean is largest, if every other one is worse beyond the noise; else None."""
+    means = table[table["metric"] == metric].set_index("label")["mean"].dropna()
+    if len(means) < 2:
+        return None
+    best = means.idxmax()
+    seeds = {label: {run.config.seed for run in runs if name_of(run) == label} for label in means.index}
+    if any(seeds[best] - seeds[label] for label in means.index):
+        return None  # some pairs are missing: not every difference is known
+    verdicts = compare(runs, best, split, [metric]).set_index("label")["verdict"]
+    return best if (verdicts.drop(best) == "worse").all() else None
+
+
+def mean_text(mean: float, deviation: float) -> str:
+    """Percent with one decimal, such as "42.9 ± 0.3"; without a deviation the mean alone."""
+    if np.isnan(mean):
+        return NOTHING
+    return f"{100 * mean:.1f}" + ("" if np.isnan(deviation) else f" ± {100 * deviation:.1f}")
+
+
+def difference_text(row) -> str:
+    """A row of `compare` as percentage points, such as "+4.0 [+3.1, +4.9]*"; the asterisk: it leaves out 0."""
+    if np.isnan(row["difference"]):
+        return NOTHING
+    text = f"{100 * row['difference']:+.1f}"
+    if not np.isnan(row["low"]):
+        text += f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+    return (text + "*" * (row["verdict"] in ("better", "worse"))).replace("-", "−")
+
+
+def per_class_table(runs: list[Run], split: str) -> pd.DataFrame:
+    """IoU of every class, in percent, mean ± standard deviation over seeds; most training pixels first.
+
+    Returns:
+        Text; a row per class, columns "pixels (%)" and "images (%)" (shares of the training split), then a
+        column per label.
+    """
+    check(runs, split=split)
+    metrics = runs[0].metrics
+    pixels, images = np.array(metrics["train_pixels"], float), np.array(metrics["train_images"], float)
+    order = np.argsort(-pixels, kind="stable")
+    columns = {"pixels (%)": [f"{100 * pixels[i] / pixels.sum():.3g}" for i in order],
+               "images (%)": [f"{100 * images[i] / metrics['train_size']:.1f}" for i in order]}
+    for label in dict.fromkeys(name_of(run) for run in runs):
+        own = [run for run in runs if name_of(run) == label]
+        table = compare_classes(own, label, split).set_index("class")
+        columns[label] = [mean_text(table.at[metrics["classes"][i], "mean"],
+                                    table.at[metrics["classes"][i], "deviation"]) for i in order]
+    return pd.DataFrame(columns, index=pd.Index([metrics["classes"][i] for i in order], name="class"))
+
+
+# ---------------------------------------------------------------- writing
+
+def write_table(table: pd.DataFrame, folder, name: str) -> None:
+    """Write NAME.csv, NAME.md and NAME.tex (booktabs) into a folder, atomically; a plain index is left out."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if table.index.nlevels > 1 or table.index.name:
+        table = table.reset_index()
+    plain = table.map(lambda cell: cell.replace("**", "") if isinstance(cell, str) else cell)
+    markdown = table.map(_escape_asterisk).to_markdown(index=False, disable_numparse=True)
+    for suffix, text in (("csv", plain.to_csv(index=False)), ("md", markdown + "\n"), ("tex", latex(table))):
+        with atomic(Path(folder, f"{name}.{suffix}")) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def _escape_asterisk(cell):
+    return re.sub(r"(?<!\*)\*$", r"\\*", cell) if isinstance(cell, str) else cell
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A table as LaTeX with booktabs' rules; bold, plus-minus and minus signs become commands."""
+    text = table.to_latex(index=False, escape=True, column_format="l" * table.shape[1], na_rep=NOTHING)
+    text = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
+    for sign, command in (("±", r"$\pm$"), ("−", "$-$"), (NOTHING, "--"), ("]*", "]$^{*}$")):
+        text = text.replace(sign, command)
+    return text

@@ -1,0 +1,308 @@
+"""The training loop: one run from its settings to its metrics, with checkpoints and exact resuming."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import resource
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator, skip_first_batches
+from accelerate.utils import set_seed
+from torch.utils.data import DataLoader, DistributedSampler
+from tqdm.auto import tqdm
+
+from cawalib import runs
+from cawalib.cam import find_layer
+from cawalib.checkpoints import restore, save, stop_on_sigterm
+from cawalib.config import ConfigError, RunConfig
+from cawalib.datasets import SegmentationDataset, load_datasets
+from cawalib.datasets.statistics import ClassStatistics, class_statistics
+from cawalib.evaluation import SMOKE_BATCHES, evaluate, sample_predictions
+from cawalib.files import write_arrays, write_json, write_table
+from cawalib.losses import Criterion
+from cawalib.models import build_model
+from cawalib.transforms import TrainingImages
+from cawalib.weighting import Feedback, build_weighting
+
+
+class TrainingInterrupted(RuntimeError):
+    """The run was told to stop (SIGTERM). Its checkpoint is saved; the same run started again goes on there."""
+
+
+@dataclass
+class Training:
+    """Everything a run carries from step to step."""
+
+    config: RunConfig
+    datasets: dict[str, SegmentationDataset]
+    statistics: ClassStatistics
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    criterion: Criterion
+    loader: DataLoader
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the present epoch
+    loss_sum: torch.Tensor | float = 0.0  # over the batches of the present epoch, kept on the device
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0  # of training, over all starts of the run
+    history: list[dict] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)  # (updates, 4, C) per epoch
+
+    @property
+    def batches(self) -> int:
+        return min(SMOKE_BATCHES, len(self.loader)) if self.config.smoke else len(self.loader)
+
+    @property
+    def step(self) -> int:
+        return self.epoch * self.batches + self.batch
+
+
+# ---------------------------------------------------------------- one run
+
+def train(config: RunConfig) -> runs.Run:
+    """Train one run and write its folder; a finished run is read back, an unfinished one goes on.
+
+    Raises:
+        ConfigError, DatasetError: settings or data that cannot be used; nothing has been written then.
+        RunError: the run folder cannot be written, holds something else, or memory ran out.
+        TrainingInterrupted: on SIGTERM, after saving a checkpoint.
+    """
+    check_device(config)
+    build_model(config, num_classes=2)  # an unknown encoder or missing weights show now, before any data is read
+    with runs.claim(config.folder):
+        datasets = load_datasets(config)
+        digest = data_digest(datasets)
+        finished = runs.prepare(config, digest)
+        if finished is not None:
+            print(f"Already finished, read back: {config.folder}")
+            return finished
+        try:
+            training = set_up(config, datasets)
+            environment = runs.environment(_device_name(training.accelerator), digest)
+            write_json(config.folder / "environment.json", environment)
+            restore(training)
+            with stop_on_sigterm() as stop:
+                while training.epoch < config.epochs:
+                    run_epoch(training, stop)
+            return finish(training, environment)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            raise _out_of_memory(config, error) or error from None
+
+
+def check_device(config: RunConfig) -> None:
+    """Raises ConfigError when CUDA or a precision is asked for that this machine does not have."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("parameter 'device': found 'cuda', but PyTorch sees no CUDA device; choose 'cpu' or 'auto'")
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    if config.mixed_precision == "fp16" and not on_gpu:
+        raise ConfigError("parameter 'mixed_precision': found 'fp16', which needs a GPU; choose 'no', 'bf16' or 'auto'")
+
+
+def data_digest(datasets: dict[str, SegmentationDataset]) -> str:
+    """SHA-256 over all splits."""
+    return hashlib.sha256("".join(f"{split} {data.digest}" for split, data in datasets.items()).encode()).hexdigest()
+
+
+def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset]) -> Training:
+    """Model, optimizer, schedule, criterion and loader of a run, seeded and on their device."""
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=_precision(config))
+    set_seed(config.seed)
+    statistics = class_statistics(datasets["train"])
+    model = build_model(config, len(statistics.classes)).to(memory_format=torch.channels_last)
+    if config.target_layer != "decoder":
+        find_layer(model, config.target_layer)
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=0.9,
+                                    weight_decay=config.weight_decay)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    frozen = _last_weights(config) if config.score_source == "frozen" else None
+    criterion = Criterion(config, build_weighting(config, statistics, frozen)).to(accelerator.device)
+    loader = _training_loader(config, datasets["train"])
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader)
+    training.scheduler = torch.optim.lr_scheduler.PolynomialLR(
+        optimizer.optimizer, total_iters=config.epochs * training.batches, power=0.9)
+    return training
+
+
+def _training_loader(config, dataset):
+    if len(dataset) < config.batch_size:
+        raise ConfigError(f"parameter 'batch_size': found {config.batch_size}, more than the {len(dataset)} training "
+                          "images; lower it")
+    images = TrainingImages(dataset, config)
+    # as a stock sampler whose order depends on (seed, epoch) alone; sharing out to processes is Accelerate's work
+    sampler = DistributedSampler(images, num_replicas=1, rank=0, seed=config.seed)
+    return DataLoader(images, config.batch_size, sampler=sampler, drop_last=True, num_workers=config.data_workers,
+                      pin_memory=torch.cuda.is_available())
+
+
+def _precision(config):
+    if config.mixed_precision != "auto":
+        return config.mixed_precision
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def _last_weights(config):
+    source = runs.load_run(config.replace(score_source="cam").folder)
+    table = source.class_weights
+    return torch.tensor(table[table["update"] == table["update"].max()]["weight"].to_numpy(), dtype=torch.float32)
+
+
+# ---------------------------------------------------------------- steps and epochs
+
+def training_step(training: Training, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Forward pass, feedback, loss, backward pass, update. Returns the detached loss, left on its device.
+
+    Args:
+        images: (B, 3, H, W) float32.
+        labels: (B, H, W) int64, 255 = ignore.
+    """
+    config, accelerator = training.config, training.accelerator
+    images = images.contiguous(memory_format=torch.channels_last)
+    with accelerator.autocast():
+        logits, features = training.model(images, return_features=True)
+    if training.step % config.update_every == 0:
+        network = accelerator.unwrap_model(training.model)
+        training.criterion.update(Feedback(labels, logits.detach(), features.detach(), network.classifier, network,
+                                           images))
+        if training.step == 0 or config.weighting in ("cawa", "recall"):
+            training.criterion.weighting.record()
+    loss = training.criterion(logits, labels)
+    training.optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    training.optimizer.step()
+    training.scheduler.step()
+    return loss.detach()
+
+
+def run_epoch(training: Training, stop: threading.Event) -> None:
+    """The rest of the present epoch, its evaluation, and a checkpoint."""
+    config = training.config
+    training.model.train()
+    training.loader.set_epoch(training.epoch)
+    training.loader.dataset.epoch = training.epoch
+    started = time.perf_counter()
+    batches = skip_first_batches(training.loader, training.batch) if training.batch else training.loader
+    batches = itertools.islice(batches, training.batches - training.batch)
+    bar = tqdm(batches, total=training.batches, initial=training.batch, leave=False, disable=not _is_watched(),
+               desc=f"epoch {training.epoch + 1} of {config.epochs}")
+    for images, labels in bar:
+        training.loss_sum = training.loss_sum + training_step(training, images, labels)
+        training.batch += 1
+        if stop.is_set():
+            _add_time(training, started)
+            save(training)
+            raise TrainingInterrupted(f"stopped in epoch {training.epoch + 1}, checkpoint saved in "
+                                      f"{config.folder / 'checkpoint'}; start the same run again to go on")
+    _add_time(training, started)
+    _end_epoch(training)
+    save(training)
+
+
+def _add_time(training, started):
+    training.epoch_seconds += time.perf_counter() - started
+    training.seconds += time.perf_counter() - started
+
+
+def _end_epoch(training):
+    config = training.config
+    training.weights.append(training.criterion.weighting.read_record())
+    row = {"epoch": training.epoch + 1, "learning_rate": training.scheduler.get_last_lr()[0],
+           "train_loss": float(training.loss_sum) / training.batches}
+    names = ("miou", "mean_accuracy", "pixel_accuracy")
+    row |= {f"val_{name}": float("nan") for name in names}
+    if (training.epoch + 1) % config.validate_every == 0 or training.epoch + 1 == config.epochs:
+        validation = _on_split(evaluate, training, "val")
+        row |= {f"val_{name}": validation[name] for name in names}
+    training.history.append(row | {"seconds": round(training.epoch_seconds, 3)})
+    if not _is_watched() or training.epoch + 1 == config.epochs:
+        shown = f", val mIoU {row['val_miou']:.3f}" if row["val_miou"] == row["val_miou"] else ""
+        training.accelerator.print(f"epoch {row['epoch']:3d}: loss {row['train_loss']:.3f}{shown}", flush=True)
+    training.epoch, training.batch = training.epoch + 1, 0
+    training.loss_sum, training.epoch_seconds = 0.0, 0.0
+
+
+def _is_watched():
+    """Whether somebody looks at this run as it goes: a terminal, or a notebook open in JupyterLab or VS Code."""
+    if os.environ.get("CAWALIB_HEADLESS"):
+        return False
+    return sys.stderr.isatty() or bool(os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_PID"))
+
+
+# ---------------------------------------------------------------- the end of a run
+
+def finish(training: Training, environment: dict) -> runs.Run:
+    """Final evaluation and every file of the run folder; metrics.json last."""
+    config, statistics, folder = training.config, training.statistics, training.config.folder
+    started = time.perf_counter()
+    splits = {split: _on_split(evaluate, training, split) for split in training.datasets if split != "train"}
+    if not training.accelerator.is_main_process:
+        training.accelerator.wait_for_everyone()
+        return runs.load_run(folder)
+    write_table(folder / "history.csv", pd.DataFrame(training.history))
+    write_table(folder / "class_weights.csv", _weights_table(training))
+    write_arrays(folder / "samples.npz", **_on_split(sample_predictions, training, "val"))
+    environment = environment | {"duration_seconds": round(training.seconds + time.perf_counter() - started, 1),
+                                 "peak_memory_bytes": _peak_memory()}
+    write_json(folder / "environment.json", environment)
+    write_json(folder / "metrics.json", {
+        "dataset": config.dataset, "method": config.method, "seed": config.seed, "config_hash": config.hash,
+        "smoke": config.smoke, "epochs": config.epochs, "steps": config.epochs * training.batches,
+        "classes": statistics.classes, "palette": training.datasets["train"].palette,
+        "train_pixels": statistics.pixels, "train_images": statistics.images,
+        "train_pixels_where_present": statistics.pixels_where_present, "train_size": statistics.size,
+        "groups": statistics.groups, "splits": splits,
+    })
+    training.accelerator.wait_for_everyone()
+    return runs.load_run(folder)
+
+
+def _on_split(function, training, split):
+    model = training.accelerator.unwrap_model(training.model)
+    return function(model, training.datasets[split], training.statistics, training.config, training.accelerator)
+
+
+def _weights_table(training):
+    values = np.concatenate(training.weights)
+    updates = np.arange(len(values)) * training.config.update_every
+    table = pd.DataFrame({"update": np.repeat(updates, len(training.statistics.classes)),
+                          "class": np.tile(training.statistics.classes, len(values))})
+    for index, name in enumerate(("score", "basic_weight", "ratio_weight", "weight")):
+        table[name] = values[:, index].reshape(-1)
+    return table
+
+
+def _device_name(accelerator):
+    if accelerator.device.type == "cuda":
+        return torch.cuda.get_device_name(accelerator.device)
+    return f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+
+
+def _peak_memory():
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def _out_of_memory(config, error):
+    """The error to raise instead, or None if this is not about memory."""
+    words = str(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in words:
+        return runs.RunError(
+            f"run folder {config.folder}: out of memory with batch_size {config.batch_size} at {config.image_width}x"
+            f"{config.image_height}; lower 'batch_size', then 'image_height' and 'image_width'")
+    return None
