@@ -166,7 +166,7 @@ def metric_named(name: str) -> str:
     known = {metric.lower(): metric for metric in METRICS}
     wanted = name.lower().replace("_", " ")
     if wanted not in known:
-        raise ComparisonError(f"metric {name!r}: unknown; {_suggestion(wanted, known)}"
+        raise ComparisonError(f"metric {name!r}: unknown; {_suggestion(name, METRICS)}"
                               f"expected one of {', '.join(METRICS)}")
     return known[wanted]
 

@@ -246,7 +246,7 @@ def gain_against_frequency(runs: list[Run], label: str, baseline: str, split: st
                       elinewidth=0.6, markeredgecolor=INK, markeredgewidth=0.5,
                       markerfacecolor=colour if row.verdict in ("better", "worse") else "white")
     axes.set_xscale("log")
-    axes.margins(x=0.08, y=0.16)  # room for the names
+    axes.margins(x=0.16, y=0.16)  # room for the names
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     pairs = int(table["pairs"].max()) if len(table) else 0
     what = f"dot and line: mean and 95 % interval, {pairs} seeds" if pairs > 1 else "1 seed, no interval"

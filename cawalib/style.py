@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from scipy.optimize import isotonic_regression
 
@@ -154,7 +155,7 @@ def label_points(axes, x, y, names, low, high) -> None:
             continue
         text = axes.annotate(name, (x[i], y[i]), (0, 0), textcoords="offset points", va="center", annotation_clip=False,
                              arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": PALE, "shrinkA": 0})
-        text.set_in_layout(False)
+        text.set(in_layout=False, path_effects=[withStroke(linewidth=1.5, foreground="white")])
         size = Text.get_window_extent(text).size  # of the words, without the leader
         top, bottom = (tops[i] - centres[i][1]) / scale, (bottoms[i] - centres[i][1]) / scale
         offsets = AROUND[:2] + [(0, end) for d in (6, 15, 24) for end in (top + d, bottom - d)] + AROUND[2:]

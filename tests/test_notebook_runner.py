@@ -29,10 +29,6 @@ def write_notebook(path, *sources, parameters=PARAMETERS, kernel="python3", tags
     return path
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "cawalib.notebook", *map(str, arguments)]
-
-
 @pytest.fixture
 def forbidden(monkeypatch):
     """Nothing may be executed: these errors come before."""
@@ -197,7 +193,8 @@ def test_an_absent_artifact_is_an_error_and_a_success_clears_it(tmp_path):
 TRAINING = """
 import os, pathlib, signal, subprocess, sys, time
 folder = pathlib.Path(label)
-worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)
+worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 def save(number, frame):
     (folder / 'checkpoint').write_text('worker is alive' if worker.poll() is None else 'worker is dead')
     raise RuntimeError('stopped')
@@ -209,41 +206,47 @@ while True:
 """
 
 
-def wait_for(path, process):
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-
-
 def is_running(pid):
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_sigterm_lets_the_cell_save_and_leaves_no_process(tmp_path):
+@pytest.fixture
+def end_training(tmp_path):
+    """Start a run, send it a signal once its cell is at work; its exit code, stderr and what still runs."""
+    def end(command, number):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        while not (tmp_path / "pids").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        started.extend(psutil.Process(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+        process.send_signal(number)
+        error = process.communicate(timeout=100)[1]
+        return process.returncode, error, [kernel for kernel in started[1:] if is_running(kernel.pid)]
+
+    started = []
+    yield end
+    for process in started:
+        if is_running(process.pid):
+            process.kill()
+
+
+def test_sigterm_lets_the_cell_save_and_leaves_no_process(tmp_path, end_training):
     source = write_notebook(tmp_path / "a.ipynb", TRAINING, "(folder / 'went on').touch()")
-    process = subprocess.Popen(command(source, tmp_path / "out.ipynb", "-p", "label", tmp_path), text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for(tmp_path / "pids", process)
-    process.terminate()
-    _, error = process.communicate()
-    assert process.returncode == 143
+    command = [sys.executable, "-m", "cawalib.notebook", source, tmp_path / "out.ipynb", "-p", "label", tmp_path]
+    code, error, running = end_training(command, signal.SIGTERM)
+    assert code == 143 and running == []
     assert "terminated; a started run resumes from its checkpoint" in error.splitlines()[-1]
     assert (tmp_path / "checkpoint").read_text() == "worker is alive"
     assert sorted(os.listdir(tmp_path)) == ["a.ipynb", "checkpoint", "out.failed.ipynb", "pids"]
-    assert [pid for pid in map(int, (tmp_path / "pids").read_text().split()) if is_running(pid)] == []
 
 
-def test_a_cell_that_does_not_end_at_sigint_is_killed_after_the_grace(tmp_path):
-    cell = TRAINING.replace("    raise RuntimeError('stopped')\n", "")
-    source = write_notebook(tmp_path / "a.ipynb", cell)
-    code = f"import sys; from cawalib import notebook; notebook.GRACE = 1; sys.exit(notebook.main({[str(source)]}"
-    code += f" + [{str(tmp_path / 'out.ipynb')!r}, '-p', 'label', {str(tmp_path)!r}]))"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    wait_for(tmp_path / "pids", process)
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    assert process.returncode == 143 and (tmp_path / "checkpoint").exists()
-    assert [pid for pid in map(int, (tmp_path / "pids").read_text().split()) if is_running(pid)] == []
+def test_a_cell_that_does_not_end_at_sigint_is_killed_after_the_grace(tmp_path, end_training):
+    source = write_notebook(tmp_path / "a.ipynb", TRAINING.replace("    raise RuntimeError('stopped')\n", ""))
+    code = "import sys; from cawalib import notebook; notebook.GRACE = 1; sys.exit(notebook.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, source, tmp_path / "out.ipynb", "-p", "label", tmp_path]
+    code, _, running = end_training(command, signal.SIGINT)
+    assert code == 143 and running == [] and (tmp_path / "checkpoint").exists()
 
 
 # Refresh -----------------------------------------------------------------------------------------------

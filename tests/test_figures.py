@@ -1,0 +1,192 @@
+"""Every figure is drawn from made-up runs, labelled, stored, and the same each time; tables against hand numbers."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from synthetic_runs import make_run, make_study
+
+from cawalib import figures, style, tables
+from cawalib.comparison import ComparisonError
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    labels = ("cross entropy", "focal", "CAWA", "frozen weights", "tau 0.3")
+    return make_study(tmp_path_factory.mktemp("study"), labels=labels)
+
+
+def of(runs, group="", label=""):
+    return [run for run in runs if group in run.group and label in run.label]
+
+
+DRAWN = {
+    "class_frequencies": lambda runs: figures.class_frequencies(runs[0]),
+    "map_overlays": lambda runs: figures.map_overlays(of(runs, label="CAWA")[0]),
+    "weight_trajectories": lambda runs: figures.weight_trajectories(of(runs, label="CAWA")),
+    "gain_against_frequency": lambda runs: figures.gain_against_frequency(runs, "CAWA", "cross entropy", "val"),
+    "group_bars": lambda runs: figures.group_bars(of(runs, "methods"), "val", by="images"),
+    "qualitative": lambda runs: figures.qualitative({run.label: run for run in of(runs, "methods")}),
+    "training_curves": lambda runs: figures.training_curves(runs),
+    "ablation_bars": lambda runs: figures.ablation_bars(of(runs, "ablations") + of(runs, label="CAWA"), "CAWA", "val"),
+}
+PICTURES = ("map_overlays", "qualitative")
+
+
+def words(figure):
+    return " ".join(text.get_text() for text in figure.findobj(plt.Text))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figure_is_labelled_and_stored_the_same_each_time(study, tmp_path, name):
+    first = DRAWN[name](study)
+    assert first.get_figwidth() in (style.COLUMN, style.PAGE)
+    assert not plt.get_fignums()
+    if name not in PICTURES:
+        assert any(axes.get_xlabel() for axes in first.axes) or first.get_supxlabel()
+    if name not in (*PICTURES, "class_frequencies"):
+        assert "3 seeds" in words(first)
+    figures.save(first, tmp_path / "a", name)
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {f"{name}.pdf", f"{name}.png"}
+    stored = (tmp_path / "a" / f"{name}.pdf").read_bytes()
+    assert b"CreationDate" not in stored and b"/Type3" not in stored and len(stored) > 5000
+    figures.save(DRAWN[name](study), tmp_path / "b", name)
+    assert stored == (tmp_path / "b" / f"{name}.pdf").read_bytes()
+    assert (tmp_path / "a" / f"{name}.png").read_bytes() == (tmp_path / "b" / f"{name}.png").read_bytes()
+
+
+def test_one_seed_says_so_and_empty_classes_are_left_out(tmp_path):
+    iou = (0.9, 0.7, 0.5, 0.3, np.nan)
+    runs = [make_run(tmp_path, "cross entropy", iou=iou, splits=("val",), method="none"),
+            make_run(tmp_path, iou=iou, splits=("val",))]
+    gain = figures.gain_against_frequency(runs, "CAWA", "cross entropy", "val")
+    assert "1 seed, no interval" in words(gain)
+    assert "vegetation" in words(gain) and "pavement" not in words(gain)
+    assert "no interval" in words(figures.group_bars(runs, "val"))
+    assert "1 seed, no interval" in words(figures.ablation_bars(runs, "CAWA", "val"))
+    assert "1 seed" in words(figures.training_curves(runs))
+    with pytest.raises(ComparisonError, match="split 'test': missing"):
+        figures.group_bars(runs, "test")
+
+
+def test_static_weights_have_one_update_and_no_score(study):
+    text = words(figures.weight_trajectories(of(study, label="cross entropy")))
+    assert "the weights are static" in text and "traffic sign" in text
+
+
+def test_many_classes_name_only_some(tmp_path):
+    runs = [make_run(tmp_path, count=60), make_run(tmp_path, "cross entropy", count=60, method="none")]
+    weights = words(figures.weight_trajectories(runs[:1]))
+    assert "12 rarest of 60" in weights and "road 0" not in weights
+    gain = words(figures.gain_against_frequency(runs, "CAWA", "cross entropy", "test"))
+    assert gain.count("road ") <= 10
+    frequencies = figures.class_frequencies(runs[0])
+    assert len(frequencies.axes[0].get_yticks()) == 30 and frequencies.get_figheight() == 8
+
+
+def test_classes_without_pixels_or_unions_are_drawn_as_none(tmp_path):
+    run = make_run(tmp_path)
+    run.metrics["train_pixels"][4] = run.metrics["train_images"][4] = 0
+    assert words(figures.class_frequencies(run)).count("none") == 2
+
+
+def test_refusals(study, tmp_path):
+    with pytest.raises(ComparisonError, match="image 9"):
+        figures.map_overlays(study[0], image=9)
+    with pytest.raises(ComparisonError, match="class 'boat': not in sample 0"):
+        figures.map_overlays(study[0], classes=["boat"])
+    with pytest.raises(ComparisonError, match="one label expected"):
+        figures.weight_trajectories(study)
+    with pytest.raises(ComparisonError, match="label 'x'"):
+        figures.gain_against_frequency(study, "x", "CAWA", "val")
+    with pytest.raises(ComparisonError, match="other images"):
+        figures.qualitative({"a": study[0], "b": make_run(tmp_path)})
+
+
+def test_samples_are_chosen_by_their_labels(tmp_path):
+    run = make_run(tmp_path)
+    run.samples["labels"][:] = 0
+    run.samples["labels"][2, :5, :5] = 4  # the tail class
+    run.samples["labels"][1, :2, :2] = 4
+    run.samples["predictions"][:] = 4  # must not matter
+    assert figures.rarest_samples(run, 3) == [2, 1, 0]
+
+
+def test_maps_are_shown_rarest_first(study):
+    shown = [axes.get_title() for axes in figures.map_overlays(study[0]).axes if axes.get_title()]
+    assert shown[:3] == ["image", "truth", "prediction"]
+    ranks = [study[0].metrics["train_pixels"][study[0].metrics["classes"].index(name)] for name in shown[3:]]
+    assert ranks == sorted(ranks) and len(ranks) > 3
+
+
+# ---------------------------------------------------------------- style
+
+def test_cawa_keeps_its_colour_and_no_ablation_takes_it(study):
+    styles = style.label_styles(study)
+    assert styles["CAWA"].colour == "#D55E00" and styles["cross entropy"].colour == "#7F7F7F"
+    assert len({(s.colour, s.marker) for s in styles.values()}) == len(styles)
+    only = style.label_styles(of(study, "ablations"))
+    assert "#D55E00" not in {s.colour for s in only.values()}
+
+
+def test_spread_keeps_gap_order_and_bounds():
+    moved = style.spread([0.5, 0.51, 0.1, 0.99], gap=0.1, low=0, high=1)
+    assert moved == pytest.approx([0.455, 0.555, 0.1, 0.99])
+    crowded = style.spread(np.full(30, 0.9), gap=0.1, low=0, high=1)  # no room for such a gap
+    assert np.sort(crowded) == pytest.approx(np.linspace(0, 1, 30))
+    assert len(style.spread([], 0.1, 0, 1)) == 0
+
+
+def test_point_names_do_not_cover_each_other(study):
+    figure = figures.gain_against_frequency(study, "CAWA", "cross entropy", "val")
+    figure.draw_without_rendering()
+    names = [text for text in figure.axes[0].texts if text.get_text() in study[0].metrics["classes"]]
+    boxes = [plt.Text.get_window_extent(text) for text in names]
+    assert len(boxes) == 11
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+# ---------------------------------------------------------------- tables
+
+def flat(root, label, method, tail):
+    """Three seeds whose rarest class has the given IoU; all else is equal."""
+    return [make_run(root, label, seed, (0.9, 0.7, 0.5, 0.3, value), method=method) for seed, value in enumerate(tail)]
+
+
+def test_main_table_by_hand(tmp_path):
+    runs = flat(tmp_path, "cross entropy", "none", (0.10, 0.11, 0.12))
+    runs += flat(tmp_path, "CAWA", "cawa", (0.20, 0.21, 0.25))
+    table = tables.main_table(runs, "cross entropy", "test")
+    assert table.at[("cross entropy", "mean ± deviation"), "tail mIoU (pixels)"] == "11.0 ± 1.0"
+    assert table.at[("CAWA", "mean ± deviation"), "tail mIoU (pixels)"] == "**22.0 ± 2.6**"
+    # differences 10, 10, 13: mean 11, deviation sqrt(3), half width 4.302653
+    assert table.at[("CAWA", "minus cross entropy"), "tail mIoU (pixels)"] == "+11.0 [+6.7, +15.3]*"
+    assert table.at[("CAWA", "minus cross entropy"), "head mIoU (pixels)"] == "+0.0 [+0.0, +0.0]"
+    assert table.at[("CAWA", "mean ± deviation"), "head mIoU (pixels)"] == "80.0 ± 0.0"
+    assert table.at[("CAWA", "mean ± deviation"), "seeds"] == "3"
+
+
+def test_nothing_is_bold_inside_the_noise(tmp_path):
+    runs = flat(tmp_path, "cross entropy", "none", (0.10, 0.11, 0.12))
+    runs += flat(tmp_path, "focal", "focal", (0.20, 0.21, 0.25)) + flat(tmp_path, "CAWA", "cawa", (0.20, 0.22, 0.25))
+    assert not tables.main_table(runs, "cross entropy", "test").map(lambda cell: "**" in cell).any(axis=None)
+
+
+def test_per_class_table(tmp_path):
+    runs = flat(tmp_path, "CAWA", "cawa", (0.20, 0.21, 0.25)) + [
+        make_run(tmp_path, "cross entropy", 0, (0.9, 0.7, 0.5, 0.3, np.nan), method="none")]
+    table = tables.per_class_table(runs, "val")
+    assert list(table.columns) == ["pixels (%)", "images (%)", "CAWA", "cross entropy"]
+    assert table.at["pavement", "CAWA"] == "22.0 ± 2.6"
+    assert table.at["pavement", "cross entropy"] == "–" and table.at["road", "cross entropy"] == "90.0"
+
+
+def test_tables_are_written_three_ways(tmp_path):
+    runs = flat(tmp_path, "cross entropy", "none", (0.10, 0.11, 0.12))
+    runs += flat(tmp_path, "CAWA", "cawa", (0.20, 0.21, 0.25))
+    tables.write_table(tables.main_table(runs, "cross entropy", "test"), tmp_path / "t", "main")
+    text = {path.suffix: path.read_text() for path in (tmp_path / "t").iterdir()}
+    assert set(text) == {".csv", ".md", ".tex"}
+    assert "22.0 ± 2.6" in text[".csv"] and "**" not in text[".csv"]
+    assert "**22.0 ± 2.6**" in text[".md"] and r"15.3]\*" in text[".md"]
+    assert r"\textbf{22.0 $\pm$ 2.6}" in text[".tex"] and r"\toprule" in text[".tex"]
+    assert "±" not in text[".tex"] and "+15.3]$^{*}$" in text[".tex"]

@@ -1,0 +1,79 @@
+"""Pseudo masks, counts, CSPS and the running score against numbers worked by hand."""
+
+import pytest
+import torch
+
+from cawalib.scoring import (
+    RunningScore,
+    count,
+    csps,
+    prediction_masks,
+    present_classes,
+    pseudo_masks,
+    score_labels,
+)
+
+VOID = 255
+
+
+def test_threshold_is_inclusive_and_masks_may_overlap():
+    maps = torch.tensor([[[[0.49, 0.5]], [[1.0, 0.5]]]])
+    assert pseudo_masks(maps, 0.5).tolist() == [[[[False, True]], [[True, True]]]]
+
+
+def test_score_grid_takes_every_second_pixel():
+    labels = torch.arange(24).reshape(1, 4, 6)
+    assert score_labels(labels, 2).tolist() == [[[0, 2, 4], [12, 14, 16]]]
+
+
+def counts_of(mask, labels, absent_images="count", classes=(0,)):
+    masks = torch.tensor(mask, dtype=torch.bool)[:, None]
+    return count(masks, torch.tensor(labels), torch.tensor(classes), 3, absent_images)
+
+
+def test_counts_by_hand():
+    # one image, class 0: labels 0 0 0 1 void; mask 1 1 0 1 1  ->  TP 2, FN 1, FP 1, void left out
+    counts = counts_of([[[1, 1, 0, 1, 1]]], [[[0, 0, 0, 1, VOID]]])
+    assert counts.tolist() == [[2, 1, 1], [0, 0, 0], [0, 0, 0]]
+
+
+def test_images_without_the_class():
+    # the second image has no class 0, and its map claims two pixels
+    mask, labels = [[[1, 0]], [[1, 1]]], [[[0, 1]], [[1, 2]]]
+    assert counts_of(mask, labels, "count")[0].tolist() == [1, 2, 0]
+    assert counts_of(mask, labels, "skip")[0].tolist() == [1, 0, 0]
+
+
+def test_image_all_void():
+    assert present_classes(torch.full((2, 3, 3), VOID)).numel() == 0
+    assert counts_of([[[1, 1]]], [[[VOID, VOID]]]).sum() == 0
+
+
+def test_csps_by_hand():
+    # TP 6, FP 2, FN 4: IoU 6/12, Dice 12/18, precision 6/8, recall 6/10
+    expected = (6 / 12 + 12 / 18 + 6 / 8 + 6 / 10) / 4
+    assert csps(torch.tensor([6.0, 2.0, 4.0])).item() == pytest.approx(expected)
+    assert csps(torch.tensor([6.0, 2.0, 4.0]), ("dice",)).item() == pytest.approx(12 / 18)
+    assert csps(torch.tensor([6.0, 2.0, 4.0]), ("precision", "recall")).item() == pytest.approx((6 / 8 + 6 / 10) / 2)
+
+
+def test_csps_of_a_perfect_and_of_an_empty_mask():
+    assert csps(torch.tensor([[10.0, 0.0, 0.0], [0.0, 0.0, 5.0], [0.0, 3.0, 5.0]])).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_running_score_by_hand():
+    running = RunningScore(3, momentum=0.75)
+    assert running.value().tolist() == [1.0, 1.0, 1.0]  # nothing seen yet
+    running.update(torch.tensor([0.4, 0.8, 0.0]), torch.tensor([True, True, False]))
+    # first seen: taken as it is; never seen: the mean of the seen, not 0
+    assert running.value().tolist() == pytest.approx([0.4, 0.8, 0.6])
+    running.update(torch.tensor([0.8, 0.0, 0.0]), torch.tensor([True, False, False]))
+    # 0.75 * 0.4 + 0.25 * 0.8; the absent class keeps its score
+    assert running.value().tolist() == pytest.approx([0.5, 0.8, 0.65])
+
+
+def test_masks_from_predictions():
+    logits = torch.zeros(1, 3, 2, 4)
+    logits[0, 2, :, 2:] = 1
+    masks = prediction_masks(logits, torch.tensor([0, 2]), stride=2)
+    assert masks.tolist() == [[[[True, False]], [[False, True]]]]

@@ -1,0 +1,173 @@
+"""Every weighting against its published formula or numbers worked by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cawalib.cam import class_activation_maps
+from cawalib.config import RunConfig
+from cawalib.datasets.base import SegmentationDataset
+from cawalib.datasets.statistics import class_statistics
+from cawalib.losses import CAWALoss
+from cawalib.scoring import csps
+from cawalib.weighting import (
+    CAWAWeighting,
+    Feedback,
+    RecallWeighting,
+    basic_weight,
+    build_weighting,
+    cawa_weight,
+    derangement,
+    ratio_weight,
+    static_weight,
+)
+
+# two images: class 0 has 6 + 2 pixels, class 1 has 2 + 0, class 2 has 0 + 4, class 3 none, 2 pixels void
+LABELS = np.array([[[0, 0, 0, 0, 0, 0, 1, 1]], [[0, 0, 2, 2, 2, 2, 255, 255]]], np.uint8)
+
+
+@pytest.fixture
+def statistics():
+    images = np.zeros((2, 1, 8, 3), np.uint8)
+    data = SegmentationDataset("test", "train", tuple("abcd"), ((0, 0, 0),) * 4, 2,
+                               lambda index: (images[index], LABELS[index]), "")
+    return class_statistics(data)
+
+
+def mean_one(weights):
+    weights = np.asarray(weights, float)
+    return pytest.approx(weights / weights.mean(), rel=1e-5)
+
+
+def test_counts(statistics):
+    assert statistics.pixels.tolist() == [8, 2, 4, 0]
+    assert statistics.images.tolist() == [2, 1, 1, 0]
+    assert statistics.pixels_where_present.tolist() == [14, 8, 6, 0]
+    assert statistics.groups["pixels"] == {"head": ["a", "c"], "body": ["b"], "tail": ["d"]}
+    assert statistics.groups["images"] == {"head": ["a", "b"], "body": ["c"], "tail": ["d"]}
+
+
+def with_mean(*weights):
+    """The class that never occurs gets the mean of the others."""
+    return mean_one([*weights, np.mean(weights)])
+
+
+def test_static_weights(statistics):
+    assert static_weight("uniform", statistics).tolist() == [1, 1, 1, 1]
+    assert static_weight("inverse_frequency", statistics).tolist() == with_mean(14 / 8, 14 / 2, 14 / 4)
+    assert static_weight("inverse_sqrt", statistics).tolist() == with_mean(*np.sqrt([14 / 8, 14 / 2, 14 / 4]))
+    # SegNet: f = 8/14, 2/8, 4/6; the median is 8/14
+    assert static_weight("median_frequency", statistics).tolist() == with_mean(
+        1, (8 / 14) / (2 / 8), (8 / 14) / (4 / 6))
+
+
+def test_recall_weights_by_hand():
+    # labels 0 0 0 0 1 1 void; predictions 0 0 0 1 0 0 2: FN/N = 1/4 and 2/2; class 2 absent: 1/1 as in the authors' code
+    labels = torch.tensor([[[0, 0, 0, 0, 1, 1, 255]]])
+    logits = nn.functional.one_hot(torch.tensor([[[0, 0, 0, 1, 0, 0, 2]]]), 3).permute(0, 3, 1, 2).float()
+    weighting = RecallWeighting(3)
+    weighting.update(Feedback(labels, logits))
+    assert weighting.weight.tolist() == mean_one([1 / 4, 2 / 2, 1])
+
+
+def test_basic_and_ratio_weight_by_hand():
+    score = torch.tensor([0.9, 0.5, 0.1])
+    assert basic_weight(score).tolist() == pytest.approx([1.1, 1.5, 1.9])
+    assert ratio_weight(score).tolist() == pytest.approx([0.5 / 0.9, 1.0, 5.0])
+    product = [1.1 * 0.5 / 0.9, 1.5, 9.5]
+    assert cawa_weight(score).tolist() == mean_one(product)
+    assert cawa_weight(score, "basic").tolist() == mean_one([1.1, 1.5, 1.9])
+    assert cawa_weight(score, "ratio").tolist() == mean_one([0.5 / 0.9, 1.0, 5.0])
+    assert cawa_weight(score, "neither").tolist() == [1, 1, 1]
+
+
+def test_product_is_the_cost_of_the_best_f1():
+    # METHOD.md section 4: BW * RW = mean(S) * (2/S - 1), while nothing is clipped
+    score = torch.tensor([0.9, 0.5, 0.3])
+    torch.testing.assert_close(basic_weight(score) * ratio_weight(score), score.mean() * (2 / score - 1))
+
+
+def test_ratio_weight_is_clipped_and_survives_zero():
+    assert ratio_weight(torch.tensor([1.0, 1.0, 0.0])).tolist() == pytest.approx([2 / 3, 2 / 3, 8])
+    assert ratio_weight(torch.zeros(3)).tolist() == [1, 1, 1]
+    assert cawa_weight(torch.zeros(3)).tolist() == [1, 1, 1]
+
+
+class Head(nn.Conv2d):
+    """A 1x1 head that passes two feature channels on as the logits of classes 0 and 1, class 2 stays 0."""
+
+    def __init__(self):
+        super().__init__(2, 3, 1)
+        with torch.no_grad():
+            self.weight.zero_()
+            self.weight[0, 0] = self.weight[1, 1] = 1
+            self.bias.zero_()
+
+
+def test_cawa_update_by_hand():
+    # class 0's map claims 3 of its 4 pixels and one of class 1; class 1's map claims exactly its 4 pixels
+    features = torch.tensor([[[[1, 1, 1, 0, 1, 0, 0, 0]], [[0, 0, 0, 0, 1, 1, 1, 1]]]]).float()
+    labels = torch.tensor([[[0, 0, 0, 0, 1, 1, 1, 1]]])
+    weighting = CAWAWeighting(3, stride=1)
+    weighting.update(Feedback(labels, None, features, Head()))
+    easy = 1.0
+    hard = (3 / 5 + 6 / 8 + 3 / 4 + 3 / 4) / 4
+    unseen = (easy + hard) / 2  # class 2: never seen, the mean of the others
+    score = torch.tensor([hard, easy, unseen])
+    assert weighting.score().tolist() == pytest.approx(score.tolist())
+    assert weighting.weight.tolist() == mean_one((2 - score) * score.mean() / score)
+
+
+def test_all_void_batch_changes_nothing():
+    weighting = CAWAWeighting(3, stride=1)
+    weighting.update(Feedback(torch.full((1, 1, 8), 255), None, torch.rand(1, 2, 1, 8), Head()))
+    assert weighting.weight.tolist() == [1, 1, 1]
+    assert not weighting.running.seen.any()
+
+
+def test_only_the_first_feedback_images_count():
+    features, labels = torch.rand(4, 2, 6, 6), torch.randint(0, 2, (4, 6, 6))
+    some, few = CAWAWeighting(3, max_images=2), CAWAWeighting(3)
+    some.update(Feedback(labels, None, features, Head()))
+    few.update(Feedback(labels[:2], None, features[:2], Head()))
+    torch.testing.assert_close(some.weight, few.weight)
+
+
+def test_score_from_predictions_ignores_the_features():
+    labels = torch.tensor([[[0, 0, 0, 1]]])
+    logits = nn.functional.one_hot(torch.tensor([[[0, 0, 1, 1]]]), 3).permute(0, 3, 1, 2).float()
+    weighting = CAWAWeighting(3, stride=1, source="prediction")
+    weighting.update(Feedback(labels, logits))
+    expected = [csps(torch.tensor([2.0, 0.0, 1.0])).item(), csps(torch.tensor([1.0, 1.0, 0.0])).item()]
+    assert weighting.score().tolist()[:2] == pytest.approx(expected)
+
+
+def test_shuffled_scores_are_the_scores_of_other_classes():
+    features, labels = torch.rand(2, 2, 6, 6), torch.randint(0, 2, (2, 6, 6))
+    straight, shuffled = CAWAWeighting(3), CAWAWeighting(3, source="shuffled", seed=4)
+    for weighting in (straight, shuffled):
+        weighting.update(Feedback(labels, None, features, Head()))
+    order = derangement(3, 4)
+    assert (order != torch.arange(3)).all()
+    torch.testing.assert_close(shuffled.weight, straight.weight[order])
+
+
+def test_frozen_weights_stay(statistics):
+    config = RunConfig(score_source="frozen")
+    weighting = build_weighting(config, statistics, frozen=torch.tensor([4.0, 2.0, 1.0, 1.0]))
+    weighting.update(Feedback(torch.zeros(1, 2, 2, dtype=torch.int64)))
+    assert weighting.weight.tolist() == [2, 1, 0.5, 0.5]
+
+
+def test_drop_in_criterion_in_a_plain_loop():
+    head, criterion = Head(), CAWALoss(3, stride=1)
+    features, labels = torch.rand(2, 2, 6, 6, requires_grad=True), torch.randint(0, 2, (2, 6, 6))
+    logits = head(features)
+    criterion.update(features, labels, head)
+    loss = criterion(logits, labels)
+    loss.backward()
+    expected = nn.functional.cross_entropy(logits, labels, weight=criterion.weighting.weight)
+    torch.testing.assert_close(loss, expected)
+    assert features.grad is not None and criterion.weighting.weight.grad_fn is None
+    assert class_activation_maps(features, head, torch.tensor([0])).grad_fn is None
