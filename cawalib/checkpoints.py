@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import pickle
 import signal
 import threading
 from contextlib import contextmanager
@@ -66,7 +65,7 @@ def restore(training) -> None:
         return
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file makes the unpickler fail in any way
         raise RunError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start again") from None
     found = (state.get("hash"), state.get("seed"))
     expected = (training.config.hash, training.config.seed)

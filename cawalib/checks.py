@@ -72,7 +72,7 @@ def parameters(namespace: dict, defaults: type):
 
 def _given_names(namespace, known):
     names = []
-    for source in reversed(namespace.get("In", [])[:-1]):  # the last one is the cell that calls us
+    for source in reversed(namespace.get("In", [])):  # what IPython ran
         found = {}
         with contextlib.suppress(ParameterError):
             found = literal_assignments(source)

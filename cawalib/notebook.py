@@ -245,8 +245,7 @@ def refresh(notebook) -> None:
     notebook = Path(notebook).absolute()
     nb, _ = read_notebook(notebook)
     root = _repository_root(notebook.parent)
-    options = dict(timeout=None, kernel_name="python3", record_timing=False, store_widget_state=False,
-                   coalesce_streams=True)
+    options = dict(timeout=None, kernel_name="python3", store_widget_state=False, coalesce_streams=True)
     folder = {"metadata": {"path": str(notebook.parent)}}
     for cell in nb.cells:
         if cell.cell_type == "code":

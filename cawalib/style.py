@@ -65,6 +65,8 @@ def in_print_style(draw):
     def drawn(*arguments, **named):
         with plt.style.context(["default", PRINT]):
             figure = draw(*arguments, **named)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once: what is stored is what labels were placed for
         plt.close(figure)
         return figure
     return drawn
@@ -150,10 +152,11 @@ def label_points(axes, x, y, names, low, high) -> None:
     taken = [(cx - dot, min(bottom, cy - dot), cx + dot, max(top, cy + dot))
              for (cx, cy), bottom, top in zip(centres, bottoms, tops, strict=True)]
     frame = axes.get_window_extent().extents
-    for i, name in enumerate(names):
-        if not name:
+    for i in np.argsort(x, kind="stable"):
+        if not names[i]:
             continue
-        text = axes.annotate(name, (x[i], y[i]), (0, 0), textcoords="offset points", va="center", annotation_clip=False,
+        text = axes.annotate(names[i], (x[i], y[i]), (0, 0), textcoords="offset points", va="center",
+                             annotation_clip=False,
                              arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": PALE, "shrinkA": 0})
         text.set(in_layout=False, path_effects=[withStroke(linewidth=1.5, foreground="white")])
         size = Text.get_window_extent(text).size  # of the words, without the leader

@@ -78,9 +78,17 @@ def train(config: RunConfig) -> runs.Run:
         TrainingInterrupted: on SIGTERM, after saving a checkpoint.
     """
     check_device(config)
-    build_model(config, num_classes=2)  # an unknown encoder or missing weights show now, before any data is read
+    # an unknown encoder, missing weights or a missing source of frozen weights show now, before any data is read
+    network = build_model(config, num_classes=2)
+    if config.target_layer != "decoder":
+        find_layer(network, config.target_layer)
+    if config.score_source == "frozen":
+        _last_weights(config)
     with runs.claim(config.folder):
         datasets = load_datasets(config)
+        if len(datasets["train"]) < config.batch_size:
+            raise ConfigError(f"parameter 'batch_size': found {config.batch_size}, more than the "
+                              f"{len(datasets['train'])} training images; lower it")
         digest = data_digest(datasets)
         finished = runs.prepare(config, digest)
         if finished is not None:
@@ -119,8 +127,6 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset]) -> Train
     set_seed(config.seed)
     statistics = class_statistics(datasets["train"])
     model = build_model(config, len(statistics.classes)).to(memory_format=torch.channels_last)
-    if config.target_layer != "decoder":
-        find_layer(model, config.target_layer)
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=0.9,
                                     weight_decay=config.weight_decay)
@@ -137,9 +143,6 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset]) -> Train
 
 
 def _training_loader(config, dataset):
-    if len(dataset) < config.batch_size:
-        raise ConfigError(f"parameter 'batch_size': found {config.batch_size}, more than the {len(dataset)} training "
-                          "images; lower it")
     images = TrainingImages(dataset, config)
     # as a stock sampler whose order depends on (seed, epoch) alone; sharing out to processes is Accelerate's work
     sampler = DistributedSampler(images, num_replicas=1, rank=0, seed=config.seed)
@@ -178,7 +181,7 @@ def training_step(training: Training, images: torch.Tensor, labels: torch.Tensor
         network = accelerator.unwrap_model(training.model)
         training.criterion.update(Feedback(labels, logits.detach(), features.detach(), network.classifier, network,
                                            images))
-        if training.step == 0 or config.weighting in ("cawa", "recall"):
+        if training.step == 0 or training.criterion.weighting.adaptive:
             training.criterion.weighting.record()
     loss = training.criterion(logits, labels)
     training.optimizer.zero_grad(set_to_none=True)

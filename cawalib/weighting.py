@@ -49,11 +49,13 @@ class Feedback:
 
 
 class Weighting(nn.Module):
-    """Constant class weights; the base of those that change.
+    """Constant class weights; the base of those that change (`adaptive`).
 
     Args:
         weight: (C,) positive numbers; they are divided by their mean.
     """
+
+    adaptive = False
 
     def __init__(self, weight: torch.Tensor):
         super().__init__()
@@ -123,6 +125,8 @@ class RecallWeighting(Weighting):
     A class that is absent from the batch has no pixel to weigh.
     """
 
+    adaptive = True
+
     def __init__(self, num_classes: int):
         super().__init__(torch.ones(num_classes))
 
@@ -180,6 +184,8 @@ class CAWAWeighting(Weighting):
         terms: "basic*ratio" | "basic" | "ratio" | "neither".
         seed: of the shuffling.
     """
+
+    adaptive = True
 
     def __init__(self, num_classes: int, *, threshold: float = 0.5,
                  parts: tuple[str, ...] = ("iou", "dice", "precision", "recall"), momentum: float = 0.95,

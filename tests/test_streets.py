@@ -99,6 +99,7 @@ def test_weather_shifts_from_train_to_test():
     ({"split": "dev"}, "split: found 'dev'"),
     ({"imbalance": 9.9}, "imbalance: found 9.9"),
     ({"imbalance": 10001}, "imbalance: found 10001"),
+    ({"imbalance": "high"}, "imbalance: found 'high'"),
     ({"imbalance": float("nan")}, "imbalance: found nan"),
     ({"height": 31}, "height: found 31"),
     ({"width": 16}, "width: found 16"),

@@ -175,12 +175,13 @@ def _weather(rng, split: str):
 # ---------------------------------------------------------------- public functions
 
 def _check(split, height, width, imbalance) -> None:
-    if split not in FIRST_SEED:
+    if split not in tuple(FIRST_SEED):
         raise ValueError(f"split: found {split!r}, expected one of 'train', 'val', 'test'")
     for name, value in (("height", height), ("width", width)):
         if not isinstance(value, (int, np.integer)) or value < 32:
             raise ValueError(f"{name}: found {value!r}, expected a whole number of at least 32 pixels")
-    if not 10 <= imbalance <= 10000:
+    number = isinstance(imbalance, (int, float, np.integer, np.floating))
+    if not number or not 10 <= imbalance <= 10000:
         raise ValueError(f"imbalance: found {imbalance!r}, expected a number from 10 to 10000")
 
 

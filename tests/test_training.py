@@ -1,0 +1,260 @@
+"""Whole runs, small: resuming, repeating, provenance, and what is refused before any work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cawalib import runs, training
+from cawalib.config import RunConfig
+from cawalib.datasets import DatasetError
+from cawalib.runs import RunError
+from cawalib.training import TrainingInterrupted, train
+
+SMALL = {"train_images": 24, "image_height": 32, "image_width": 64, "epochs": 3, "batch_size": 4, "validate_every": 2,
+         "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+def settings(data, outputs, **changes):
+    return RunConfig(**SMALL | {"data_root": data, "outputs_root": str(outputs)} | changes)
+
+
+def results(run):
+    """All that two equal runs must share, bit by bit."""
+    history = run.history.drop(columns="seconds")
+    return run.metrics["splits"], history.to_csv(), run.class_weights.to_csv()
+
+
+def test_run_folder_and_repeatability(data, tmp_path, capsys):
+    first = train(settings(data, tmp_path / "a"))
+    again = train(settings(data, tmp_path / "b"))
+    assert results(first) == results(again)
+    files = {path.name for path in first.folder.iterdir()} - {".lock"}
+    assert files == {"config.json", "environment.json", "history.csv", "class_weights.csv", "samples.npz", "metrics.json",
+                     "checkpoint"}
+    assert list(first.history["epoch"]) == [1, 2, 3]
+    assert first.history["val_miou"].notna().tolist() == [False, True, True]
+    weights = first.class_weights
+    assert weights.groupby("update")["weight"].mean().to_numpy() == pytest.approx(1, abs=1e-5)
+    assert weights["update"].nunique() == 18  # one per step
+    assert first.environment["duration_seconds"] > 0 and first.environment["peak_memory_bytes"] > 1e6
+    assert str(tmp_path) not in (first.folder / "environment.json").read_text()
+    capsys.readouterr()
+    before = (first.folder / "metrics.json").stat().st_mtime_ns
+    assert results(train(settings(data, tmp_path / "a"))) == results(first)  # a finished run is read back
+    assert "Already finished" in capsys.readouterr().out
+    assert (first.folder / "metrics.json").stat().st_mtime_ns == before
+    other = train(settings(data, tmp_path / "c", seed=1))
+    assert other.metrics["splits"] != first.metrics["splits"]
+
+
+class Stop:
+    """Tells the run to stop at its n-th look."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def is_set(self):
+        self.looks -= 1
+        return self.looks == 0
+
+
+@pytest.mark.parametrize("method", ["cawa", "recall"])
+@pytest.mark.parametrize("stop_after", [3, 6, 10])  # steps: in the first epoch, at its end, in the second
+def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, method, stop_after):
+    whole = train(settings(data, tmp_path / "whole", method=method))
+    broken = settings(data, tmp_path / "broken", method=method)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "stop_on_sigterm", lambda: _context(Stop(stop_after)))
+        with pytest.raises(TrainingInterrupted, match="start the same run again"):
+            train(broken)
+    assert not (broken.folder / "metrics.json").exists()
+    torch.manual_seed(1234)  # whatever happened in between must not matter
+    assert results(train(broken)) == results(whole)
+
+
+class _context:
+    def __init__(self, value):
+        self.value = value
+
+    def __enter__(self):
+        return self.value
+
+    def __exit__(self, *error):
+        return False
+
+
+def test_sigterm_saves_a_checkpoint(data, tmp_path):
+    config = settings(data, tmp_path, epochs=500)
+    code = f"from cawalib.config import config_from; from cawalib.training import train; " \
+           f"train(config_from({json.loads(json.dumps(SMALL | dict(data_root=data, outputs_root=str(tmp_path), epochs=500)))}))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0 and "TrainingInterrupted" in errors
+    state = torch.load(config.folder / "checkpoint" / "last.pt", weights_only=True)
+    assert state["epoch"] >= 1
+    assert not (config.folder / "metrics.json").exists()
+
+
+def test_data_workers_change_nothing(data, tmp_path):
+    alone = train(settings(data, tmp_path / "a", method="none", epochs=1))
+    helped = train(settings(data, tmp_path / "b", method="none", epochs=1, data_workers=2))
+    assert results(alone) == results(helped)
+
+
+def test_frozen_weights_are_the_last_of_the_other_run(data, tmp_path):
+    refused(settings(data, tmp_path, score_source="frozen"), RunError, "not found; train it first")
+    source = train(settings(data, tmp_path))
+    frozen = train(settings(data, tmp_path, score_source="frozen"))
+    last = source.class_weights.query("update == update.max()")["weight"].to_numpy()
+    np.testing.assert_allclose(frozen.class_weights["weight"].to_numpy(), last / last.mean(), rtol=1e-5)
+
+
+def test_learning_actually_happens(data, tmp_path):
+    run = train(settings(data, tmp_path, train_images=0, epochs=4, method="none"))
+    majority = max(run.metrics["train_pixels"]) / sum(run.metrics["train_pixels"])
+    assert run.metrics["splits"]["val"]["pixel_accuracy"] > majority + 0.1
+    assert run.history["train_loss"].iloc[-1] < 0.7 * run.history["train_loss"].iloc[0]
+
+
+@pytest.mark.parametrize("network", ["lraspp_mobilenet_v3_large", "unet", "deeplabv3plus", "segformer", "pspnet"])
+def test_every_network_trains(data, tmp_path, network):
+    run = train(settings(data, tmp_path, network=network, smoke=True, epochs=1, image_height=64))
+    assert run.metrics["smoke"] and np.isfinite(run.history["train_loss"]).all()
+
+
+def test_sgd_and_a_deeper_target_layer(data, tmp_path):
+    run = train(settings(data, tmp_path, optimizer="sgd", target_layer="body.down.1", update_every=2, smoke=True))
+    assert run.class_weights["update"].unique().tolist() == [0, 2, 4]
+
+
+# ---------------------------------------------------------------- refused, with nothing written
+
+def refused(config, error, words):
+    with pytest.raises(error, match=words) as caught:
+        train(config)
+    assert "\n" not in str(caught.value)
+    assert not config.folder.exists()
+
+
+def test_cuda_asked_for_and_absent(data, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    refused(settings(data, tmp_path, device="cuda"), ValueError, "parameter 'device'.*sees no CUDA device")
+
+
+def test_unknown_encoder(data, tmp_path):
+    refused(settings(data, tmp_path, network="unet", encoder="resnet19"), ValueError, "parameter 'encoder'.*resnet19")
+
+
+def test_imagenet_weights_without_network(data, tmp_path, monkeypatch):
+    # the library's own download, with the network taken away
+    from urllib.error import URLError
+
+    def no_network(*args, **kwargs):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    refused(settings(data, tmp_path, network="lraspp_mobilenet_v3_large", encoder_weights="imagenet"), ValueError,
+            "parameter 'encoder_weights'.*mobilenet_v3_large-8738ca79.pth.*or train without: encoder_weights = 'none'")
+
+
+def test_data_root_missing(tmp_path):
+    config = RunConfig(dataset="camvid", data_root=str(tmp_path / "nowhere"), outputs_root=str(tmp_path / "out"))
+    refused(config, DatasetError, "parameter 'data_root': folder .*nowhere not found")
+
+
+def test_output_folder_that_cannot_be_written(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written.*choose another 'outputs_root'"):
+        train(settings(data, tmp_path / "file"))
+
+
+def test_unknown_target_layer(data, tmp_path):
+    refused(settings(data, tmp_path, target_layer="body.nowhere"), ValueError, "parameter 'target_layer'")
+
+
+def test_batch_larger_than_the_data(data, tmp_path):
+    refused(settings(data, tmp_path, batch_size=32), ValueError, "parameter 'batch_size': found 32, more than the 24")
+
+
+def test_checkpoint_of_another_configuration(data, tmp_path):
+    done = train(settings(data, tmp_path, smoke=True))
+    other = settings(data, tmp_path, smoke=True, method="none")
+    (other.folder / "checkpoint").mkdir(parents=True)
+    (done.folder / "checkpoint" / "last.pt").rename(other.folder / "checkpoint" / "last.pt")
+    with pytest.raises(RunError, match="last.pt: checkpoint of another configuration"):
+        train(other)
+    (other.folder / "checkpoint" / "last.pt").write_bytes(b"half a file")
+    with pytest.raises(RunError, match="last.pt: damaged checkpoint"):
+        train(other)
+
+
+def test_out_of_memory_names_what_to_lower(data, tmp_path, monkeypatch):
+    def no_memory(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "training_step", no_memory)
+    with pytest.raises(RunError, match="out of memory with batch_size 4 at 64x32; lower 'batch_size'"):
+        train(settings(data, tmp_path))
+
+
+def test_two_processes_cannot_write_one_run(data, tmp_path):
+    config = settings(data, tmp_path)
+    with runs.claim(config.folder):
+        with pytest.raises(RunError, match="another process is writing this run"):
+            train(config)
+
+
+def test_runs_of_other_code_are_moved_aside_not_lost(data, tmp_path, monkeypatch, capsys):
+    done = train(settings(data, tmp_path, smoke=True))
+    monkeypatch.setattr(runs, "code_digest", lambda: "another")
+    train(settings(data, tmp_path, smoke=True))
+    assert "made by other code" in capsys.readouterr().out
+    kept = done.folder.with_name(f"seed0.code-{done.environment['code_digest'][:8]}")
+    assert (kept / "metrics.json").is_file() and (done.folder / "metrics.json").is_file()
+
+
+def test_other_data_under_the_same_settings(data, tmp_path, monkeypatch):
+    train(settings(data, tmp_path, smoke=True))
+    monkeypatch.setattr(training, "data_digest", lambda datasets: "other")
+    with pytest.raises(RunError, match="made from other data"):
+        train(settings(data, tmp_path, smoke=True))
+
+
+# ---------------------------------------------------------------- real images
+
+def test_one_epoch_on_real_camvid(camvid, tmp_path):
+    started = time.time()
+    run = train(RunConfig(dataset="camvid", data_root=str(camvid), outputs_root=str(tmp_path), epochs=1, train_images=96,
+                          device="cpu"))
+    print(f"{time.time() - started:.0f} s")
+    assert run.metrics["train_size"] == 96 and len(run.metrics["classes"]) == 11
+    assert 0.3 < run.history["train_loss"].iloc[0] < 2.6  # ln 11 = 2.4 is knowing nothing
+    # the confusion matrices count every labelled pixel of the full-size labels
+    for split, pairs in (("val", 101), ("test", 233)):
+        counted = np.sum(run.metrics["splits"][split]["confusion"])
+        assert 0.9 * pairs * 360 * 480 < counted < pairs * 360 * 480
+        assert run.metrics["splits"][split]["pixel_accuracy"] > 0.3
+    last = run.class_weights.query("update == update.max()").set_index("class")["weight"]
+    assert last.mean() == pytest.approx(1, abs=1e-4)
+    assert last["pole"] > last["road"] and last["sign"] > last["building"]  # thin and rare above wide and frequent
+    assert pd.Series(run.metrics["train_pixels"], index=run.metrics["classes"]).idxmax() in ("road", "building")
+    assert os.path.samefile(run.config.data_root, camvid)
