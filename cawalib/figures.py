@@ -26,6 +26,7 @@ from cawalib.comparison import (
     name_of,
     tidy,
 )
+from cawalib.datasets.statistics import ClassStatistics
 from cawalib.files import atomic
 from cawalib.pictures import map_overlays, qualitative, rarest_samples
 from cawalib.runs import Run
@@ -35,7 +36,6 @@ from cawalib.style import (
     PAGE,
     PALE,
     PRINT,
-    class_colours,
     in_print_style,
     label_line_ends,
     label_points,
@@ -61,22 +61,21 @@ def save(figure: Figure, folder, name: str) -> None:
 # ---------------------------------------------------------------- the dataset
 
 @in_print_style
-def class_frequencies(run: Run) -> Figure:
+def class_frequencies(statistics: ClassStatistics, palette) -> Figure:
     """Share of training pixels (log scale) and of training images per class, most pixels on top.
 
     Dots have the class colour; their shape is the class's group, head, body or tail, by that panel's frequency.
     """
-    metrics = run.metrics
-    pixels = np.array(metrics["train_pixels"], float)
+    pixels, names = statistics.pixels.astype(float), statistics.classes
     order = np.argsort(-pixels, kind="stable")
     shares = {"pixels": 100 * pixels / max(1, pixels.sum()),
-              "images": 100 * np.array(metrics["train_images"]) / metrics["train_size"]}
+              "images": 100 * statistics.images / statistics.size}
     height = min(0.135 * len(order) + 0.75, 8)
     figure, panels = plt.subplots(1, 2, figsize=(COLUMN, height), sharey=True, layout="constrained")
     for axes, by in zip(panels, FREQUENCIES, strict=True):
-        _frequency_panel(axes, metrics, shares[by], by, order, list(class_colours(run).values()))
+        _frequency_panel(axes, statistics, shares[by], by, order, np.array(palette) / 255)
     every = int(np.ceil(len(order) / ((height - 0.75) / 0.135)))  # as many names as have room
-    panels[0].set_yticks(range(0, len(order), every), [metrics["classes"][i] for i in order[::every]])
+    panels[0].set_yticks(range(0, len(order), every), [names[i] for i in order[::every]])
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     seen = pixels[pixels > 0]
     panels[0].set_xscale("log")
@@ -92,16 +91,18 @@ def class_frequencies(run: Run) -> Figure:
     return figure
 
 
-def _frequency_panel(axes, metrics, shares, by, order, colours):
+def _frequency_panel(axes, statistics, shares, by, order, colours):
+    groups = statistics.groups[by]
     axes.grid(axis="y", color=PALE, linewidth=0.3)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     for row, index in enumerate(order):
-        group = next((g for g in GROUPS if metrics["classes"][index] in metrics["groups"][by][g]), "body")
+        group = next((g for g in GROUPS if statistics.classes[index] in groups[g]), "body")
+        if shares[index] == 0:  # has no place on a log scale
+            axes.text(0.02, row, "none", transform=axes.get_yaxis_transform(), va="center")
+            continue
         axes.plot(shares[index], row, GROUP_MARKERS[group], color=colours[index], markeredgecolor=INK,
                   markeredgewidth=0.5, clip_on=False, markersize=3.5 if len(order) <= 60 else 2)
-        if shares[index] == 0:
-            axes.text(0.02, row, "none", transform=axes.get_yaxis_transform(), va="center")
 
 
 # ---------------------------------------------------------------- training
@@ -127,8 +128,8 @@ def weight_trajectories(runs: list[Run]) -> Figure:
     named = [runs[0].metrics["classes"][i] for i in (rarest if len(rarest) <= MANY else rarest[:12])]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, max(1.9, 0.125 * len(named) + 0.8)), layout="constrained")
     seeds = _seed_count([len(runs)])
-    _trajectories(panels[0], table, "weight", named, class_colours(runs[0], readable=True))
-    _trajectories(panels[1], table, "score", named, class_colours(runs[0], readable=True))
+    _trajectories(panels[0], table, "weight", named, run_colours(runs[0], readable=True))
+    _trajectories(panels[1], table, "score", named, run_colours(runs[0], readable=True))
     for axes in panels:
         axes.set_xlabel(f"update ({seeds})" if len(runs) == 1 else f"update (mean of {seeds}, band: min to max)")
         if len(named) < len(rarest):
@@ -151,8 +152,11 @@ def _trajectories(axes, table, column, named, colours):
     classes = list(over_seeds.index.unique("class"))
     for name in sorted(classes, key=lambda name: name in named):  # the grey rest first, underneath
         lines, known = over_seeds.loc[name], name in named
-        axes.plot(lines.index, lines["mean"], color=colours[name] if known else PALE, linewidth=1 if known else 0.4,
-                  marker="o" if len(lines) == 1 else None)
+        look = {"color": colours[name] if known else PALE, "linewidth": 1 if known else 0.4}
+        if len(lines) == 1:  # static: the same for the whole training
+            axes.axhline(lines["mean"].iloc[0], **look)
+            continue
+        axes.plot(lines.index, lines["mean"], **look)
         if known and seeds > 1:
             axes.fill_between(lines.index, lines["min"], lines["max"], color=colours[name], alpha=0.2, linewidth=0)
     _scale_trajectories(axes, column, table["update"].max())
@@ -163,6 +167,8 @@ def _trajectories(axes, table, column, named, colours):
 
 def _scale_trajectories(axes, column, last):
     axes.set_xlim(0, max(1, last))
+    if last == 0:
+        axes.set_xticks([0])
     if column == "score":
         axes.set_ylim(0, 1)
         return
@@ -239,7 +245,7 @@ def gain_against_frequency(runs: list[Run], label: str, baseline: str, split: st
     table[["difference", "low", "high"]] *= 100
     figure, axes = plt.subplots(figsize=(COLUMN if len(table) <= 12 else PAGE, 2.6), layout="constrained")
     axes.axhline(0, color=INK, linewidth=0.6, zorder=0)
-    colours = class_colours(chosen[0])
+    colours = run_colours(chosen[0])
     for row in table.itertuples():
         colour = colours[row._2]  # the column "class" is a keyword, so pandas names it by position
         axes.errorbar(row.share, row.difference, yerr=_half(row.low, row.high), fmt="o", color=INK, ecolor=INK,

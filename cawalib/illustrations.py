@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
 from cawalib.datasets import IGNORE, SegmentationDataset
-from cawalib.figures import class_patches, paint, show
+from cawalib.pictures import class_patches, paint, show
 from cawalib.style import PAGE, class_colours, in_print_style
 
 
@@ -67,7 +67,8 @@ def map_gallery(image: np.ndarray, maps: np.ndarray, names: list[str], columns: 
     show(panels.flat[0], image, "image")
     for axes, one, name in zip(panels.flat[1:], maps, names, strict=False):
         # viridis is read in greyscale and by colour-blind readers, the usual jet is not
-        show(axes, show_cam_on_image(image / 255, one, use_rgb=True, colormap=_opencv_viridis(), image_weight=0.4), name)
+        overlay = show_cam_on_image(image / 255, one, use_rgb=True, colormap=_opencv_viridis(), image_weight=0.4)
+        show(axes, overlay, name)
     return figure
 
 
@@ -83,7 +84,8 @@ OUTCOMES = {"true positive": (0, 158, 115), "false positive": (240, 228, 66), "f
 
 
 @in_print_style
-def mask_outcomes(masks: np.ndarray, labels: np.ndarray, classes: list[int], names: list[str], columns: int = 4) -> Figure:
+def mask_outcomes(masks: np.ndarray, labels: np.ndarray, classes: list[int], names: list[str],
+                  columns: int = 4) -> Figure:
     """Pseudo masks of one image against its labels: every pixel is one of the four counts.
 
     Args:

@@ -18,21 +18,8 @@ import sys
 import threading
 from pathlib import Path
 
-from cawalib.checks import (
-    CallError,
-    NotebookError,
-    ParameterError,
-    Terminated,
-    cast,
-    check,
-    check_outputs,
-    first_failure,
-    last_line,
-    parameters,
-    plain,
-    read_notebook,
-    source_digest,
-)
+from cawalib import checks
+from cawalib.checks import CallError, NotebookError, ParameterError, Terminated, parameters, source_digest
 
 __all__ = ["start", "parameters", "run", "refresh", "source_digest", "main",
            "CallError", "NotebookError", "ParameterError", "Terminated"]
@@ -85,8 +72,8 @@ def run(notebook, output, parameters: dict | None = None, expect=(), timeout=Non
     """
     notebook, output = Path(notebook).absolute(), Path(output).absolute()
     expect = [Path(path).absolute() for path in expect]
-    _, defaults = read_notebook(notebook)
-    parameters = check(parameters or {}, defaults)
+    _, defaults = checks.read_notebook(notebook)
+    parameters = checks.check(parameters or {}, defaults)
     root = _repository_root(notebook.parent)
     partial = _prepare_output(notebook, output, make_folder)
     failed = output.with_name(f"{output.stem}.failed.ipynb")
@@ -139,16 +126,17 @@ def _execute(notebook, partial, parameters, root, timeout):
                 *paths, parameters, kernel_name="python3", cwd=root, progress_bar=False, stdout_file=sys.stdout,
                 stderr_file=sys.stderr, execution_timeout=timeout, on_cell_start=before_cell,
                 config=Config(KERNEL))
-            failure = first_failure(nb)
+            failure = checks.first_failure(nb)
         except papermill.PapermillExecutionError as error:
-            text = plain("\n".join(error.traceback))
-            failure = NotebookError(f"cell In [{error.exec_count}]: {error.ename}: {last_line(error.evalue)}", text)
+            text = checks.plain("\n".join(error.traceback))
+            last = checks.last_line(error.evalue)
+            failure = NotebookError(f"cell In [{error.exec_count}]: {error.ename}: {last}", text)
         except DeadKernelError:
             failure = NotebookError(f"cell In [{sum(started)}]: the kernel died (exit(), or out of memory?)")
         except CellTimeoutError:
             failure = NotebookError(f"cell In [{sum(started)}]: took longer than the timeout, {timeout} s")
         except Exception as error:  # the kernel did not start, the disk is full, ...
-            failure = NotebookError(f"{type(error).__name__}: {last_line(str(error))}")
+            failure = NotebookError(f"{type(error).__name__}: {checks.last_line(str(error))}")
     if asked.is_set():
         raise Terminated("terminated; a started run resumes from its checkpoint",
                          failure.traceback if failure else "")
@@ -243,7 +231,7 @@ def refresh(notebook) -> None:
     from traitlets.config import Config
 
     notebook = Path(notebook).absolute()
-    nb, _ = read_notebook(notebook)
+    nb, _ = checks.read_notebook(notebook)
     root = _repository_root(notebook.parent)
     options = dict(timeout=None, kernel_name="python3", store_widget_state=False, coalesce_streams=True)
     folder = {"metadata": {"path": str(notebook.parent)}}
@@ -254,12 +242,12 @@ def refresh(notebook) -> None:
         with _headless(), contextlib.suppress(CellExecutionError):  # which is found in the outputs
             NotebookClient(nb, resources=folder, config=Config(KERNEL), **options).execute()
     except Exception as error:  # the kernel did not start, died, ...
-        raise NotebookError(f"{notebook.name}: {type(error).__name__}: {last_line(str(error))}") from error
-    failure = first_failure(nb)
+        raise NotebookError(f"{notebook.name}: {type(error).__name__}: {checks.last_line(str(error))}") from error
+    failure = checks.first_failure(nb)
     if failure:
         raise NotebookError(f"{notebook.name}: {failure}", failure.traceback)
     for cell in nb.cells:
-        check_outputs(cell, notebook.name, (str(root), str(Path.home())))
+        checks.check_outputs(cell, notebook.name, (str(root), str(Path.home())))
         for key in ("execution", "papermill", "ExecuteTime"):
             cell.metadata.pop(key, None)
     for key in ("papermill", "widgets"):
@@ -292,8 +280,8 @@ def main(arguments=None) -> int:
             for notebook in options.paths:
                 refresh(notebook)
         else:
-            _, defaults = read_notebook(options.paths[0])
-            given = {name: cast(text, defaults.get(name, "")) for name, text in options.parameters}
+            _, defaults = checks.read_notebook(options.paths[0])
+            given = {name: checks.cast(text, defaults.get(name, "")) for name, text in options.parameters}
             run(*options.paths, given, options.expect, options.timeout, options.make_folder)
     except (CallError, NotebookError) as error:
         print(error.traceback, end="\n" if error.traceback else "", file=sys.stderr)

@@ -12,15 +12,15 @@ from matplotlib.patheffects import withStroke
 
 from cawalib.comparison import ComparisonError
 from cawalib.runs import Run
-from cawalib.style import INK, PAGE, class_colours, in_print_style
+from cawalib.style import INK, PAGE, in_print_style, run_colours
 
 VOID = 255  # label of pixels that count for nothing
 
 
-def paint(labels: np.ndarray, run: Run) -> np.ndarray:
-    """Labels (H,W) as a picture (H,W,3) in the dataset's palette; void is white with black stripes."""
+def paint(labels: np.ndarray, palette) -> np.ndarray:
+    """Labels (H,W) as a picture (H,W,3) in a palette of C RGB colours; void is white with black stripes."""
     table = np.full((256, 3), 255, np.uint8)
-    table[:len(run.metrics["palette"])] = run.metrics["palette"]
+    table[:len(palette)] = palette
     picture = table[labels]
     rows, columns = np.indices(labels.shape)
     period = max(4, labels.shape[0] // 16)
@@ -28,13 +28,14 @@ def paint(labels: np.ndarray, run: Run) -> np.ndarray:
     return picture
 
 
-def _class_patches(run, names, void):
-    colours = class_colours(run)
+def class_patches(colours: dict[str, np.ndarray], names, void: bool) -> list[Patch]:
+    """Legend entries of some classes, and of void."""
     patches = [Patch(facecolor=colours[name], edgecolor=INK, label=name) for name in names]
     return patches + [Patch(facecolor="white", edgecolor=INK, hatch="//////", label="void")] * bool(void)
 
 
-def _show(axes, picture, title=""):
+def show(axes, picture: np.ndarray, title: str = "") -> None:
+    """A picture without axes, its pixels as they are."""
     axes.imshow(picture, interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(title)
@@ -72,9 +73,9 @@ def map_overlays(run: Run, image: int = 0, classes=None, most: int = 12) -> Figu
     for axes in panels.flat:
         axes.set_axis_off()
     panels = panels.flat
-    _show(panels[0], samples["images"][image], "image")
-    _show(panels[1], paint(samples["labels"][image], run), "truth")
-    _show(panels[2], paint(samples["predictions"][image], run), "prediction")
+    show(panels[0], samples["images"][image], "image")
+    show(panels[1], paint(samples["labels"][image], run.metrics["palette"]), "truth")
+    show(panels[2], paint(samples["predictions"][image], run.metrics["palette"]), "prediction")
     for axes, index in zip(panels[3:], chosen, strict=False):
         shown = _overlay(axes, samples, image, index, run.config.pseudo_mask_threshold)
         axes.set_title(names[index])
@@ -135,11 +136,11 @@ def qualitative(runs_by_label: dict[str, Run], rows: int = 3) -> Figure:
     figure, panels = plt.subplots(len(chosen), len(titles), squeeze=False, layout="compressed",
                                   figsize=(PAGE, len(chosen) * (width * ratio) + extra))
     for index, (row, sample) in enumerate(zip(panels, chosen, strict=True)):
-        pictures = [first.samples["images"][sample], paint(first.samples["labels"][sample], first)]
-        pictures += [paint(run.samples["predictions"][sample], run) for run in runs_by_label.values()]
+        pictures = [first.samples["images"][sample], paint(first.samples["labels"][sample], first.metrics["palette"])]
+        pictures += [paint(run.samples["predictions"][sample], first.metrics["palette"]) for run in runs_by_label.values()]
         for axes, picture, title in zip(row, pictures, titles, strict=True):
-            _show(axes, picture, title if index == 0 else "")
-    figure.legend(handles=_class_patches(first, names, void), loc="outside lower center", ncols=columns,
+            show(axes, picture, title if index == 0 else "")
+    figure.legend(handles=class_patches(run_colours(first), names, void), loc="outside lower center", ncols=columns,
                   handlelength=1, handleheight=0.9, handletextpad=0.4, columnspacing=1)
     return figure
 

@@ -83,7 +83,8 @@ def label_styles(runs: list[Run]) -> dict[str, Style]:
         label, method = name_of(run), run.config.method
         if label not in styles:
             own = method in METHOD_STYLES and method not in taken and (method != "cawa" or _is_plain_cawa(run))
-            styles[label] = METHOD_STYLES[method] if own else OTHER_STYLES[(len(styles) - len(taken)) % 18]
+            other = OTHER_STYLES[(len(styles) - len(taken)) % len(OTHER_STYLES)]
+            styles[label] = METHOD_STYLES[method] if own else other
             taken |= {method} if own else set()
     return styles
 
@@ -93,10 +94,15 @@ def _is_plain_cawa(run):
     return name_of(run).lower() == "cawa" or default
 
 
-def class_colours(run: Run, readable: bool = False) -> dict[str, np.ndarray]:
+def run_colours(run: Run, readable: bool = False) -> dict[str, np.ndarray]:
+    """`class_colours` of a run's dataset."""
+    return class_colours(run.metrics["classes"], run.metrics["palette"], readable)
+
+
+def class_colours(classes, palette, readable: bool = False) -> dict[str, np.ndarray]:
     """Class name to RGB in [0,1], from the dataset's palette; `readable` darkens what is too light on paper."""
     colours = {}
-    for name, colour in zip(run.metrics["classes"], np.array(run.metrics["palette"]) / 255, strict=True):
+    for name, colour in zip(classes, np.array(palette) / 255, strict=True):
         luminance = colour @ [0.299, 0.587, 0.114]
         colours[name] = colour * min(1, 0.55 / max(luminance, 1e-6)) if readable else colour
     return colours

@@ -98,6 +98,17 @@ def per_class_table(runs: list[Run], split: str) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index([metrics["classes"][i] for i in order], name="class"))
 
 
+def final_weights(runs: list[Run]) -> pd.DataFrame:
+    """The last weight of every class (mean over seeds), per label; weights average 1, most training pixels first."""
+    columns = {}
+    for run in runs:
+        last = run.class_weights[run.class_weights["update"] == run.class_weights["update"].max()]
+        columns.setdefault(name_of(run), []).append(last.set_index("class")["weight"])
+    order = np.argsort([-pixels for pixels in runs[0].metrics["train_pixels"]], kind="stable")
+    names = pd.Index([runs[0].metrics["classes"][index] for index in order], name="class")
+    return pd.DataFrame({label: sum(seeds) / len(seeds) for label, seeds in columns.items()}).loc[names].round(2)
+
+
 # ---------------------------------------------------------------- writing
 
 def write_table(table: pd.DataFrame, folder, name: str) -> None:

@@ -64,7 +64,7 @@ def make_run(root, label="CAWA", seed=0, iou=None, splits=("val", "test"), count
     write_json(config.folder / "metrics.json", {
         "dataset": config.dataset, "method": config.method, "seed": seed, "config_hash": config.hash, "smoke": False,
         "epochs": 8, "steps": 80, "classes": names, "palette": palette, "train_pixels": pixels,
-        "train_images": images, "train_size": 320, "groups": grouped,
+        "train_images": images, "train_pixels_where_present": images, "train_size": 320, "groups": grouped,
         "splits": {split: measured(iou, names, grouped) for split in splits},
     })
     return load_run(config.folder, label, group)

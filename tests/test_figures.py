@@ -20,7 +20,7 @@ def of(runs, group="", label=""):
 
 
 DRAWN = {
-    "class_frequencies": lambda runs: figures.class_frequencies(runs[0]),
+    "class_frequencies": lambda runs: figures.class_frequencies(runs[0].statistics, runs[0].metrics["palette"]),
     "map_overlays": lambda runs: figures.map_overlays(of(runs, label="CAWA")[0]),
     "weight_trajectories": lambda runs: figures.weight_trajectories(of(runs, label="CAWA")),
     "gain_against_frequency": lambda runs: figures.gain_against_frequency(runs, "CAWA", "cross entropy", "val"),
@@ -52,10 +52,9 @@ def test_figure_is_labelled_and_stored(study, tmp_path, name):
     assert (tmp_path / "new" / f"{name}.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("name", ["gain_against_frequency", "qualitative"])
-def test_the_same_runs_give_the_same_bytes(study, tmp_path, name):
-    figures.save(DRAWN[name](study), tmp_path, "one")
-    figures.save(DRAWN[name](study), tmp_path, "two")
+def test_the_same_runs_give_the_same_bytes(study, tmp_path):
+    for name in ("one", "two"):
+        figures.save(DRAWN["qualitative"](study), tmp_path, name)
     for suffix in (".pdf", ".png"):
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
 
@@ -85,14 +84,14 @@ def test_many_classes_name_only_some(tmp_path):
     assert "12 rarest of 60" in weights and "road 0" not in weights
     gain = words(figures.gain_against_frequency(runs, "CAWA", "cross entropy", "test"))
     assert gain.count("road ") <= 10
-    frequencies = figures.class_frequencies(runs[0])
+    frequencies = figures.class_frequencies(runs[0].statistics, runs[0].metrics["palette"])
     assert len(frequencies.axes[0].get_yticks()) == 30 and frequencies.get_figheight() == 8
 
 
 def test_classes_without_pixels_or_unions_are_drawn_as_none(tmp_path):
     run = make_run(tmp_path)
     run.metrics["train_pixels"][4] = run.metrics["train_images"][4] = 0
-    assert words(figures.class_frequencies(run)).count("none") == 2
+    assert words(figures.class_frequencies(run.statistics, run.metrics["palette"])).count("none") == 2
 
 
 def test_refusals(study, tmp_path):

@@ -53,7 +53,8 @@ def split_table(splits: dict[str, SegmentationDataset]) -> pd.DataFrame:
         labels = [dataset[index][1] for index in range(len(dataset))]
         sizes = sorted({f"{one.shape[1]}x{one.shape[0]}" for one in labels})
         void = sum(int((one == IGNORE).sum()) for one in labels) / sum(one.size for one in labels)
-        rows.append({"split": split, "pairs": len(dataset), "size": ", ".join(sizes[:3]), "void (%)": round(100 * void, 2)})
+        rows.append({"split": split, "pairs": len(dataset), "size": ", ".join(sizes[:3]),
+                     "void (%)": round(100 * void, 2)})
     return pd.DataFrame(rows).set_index("split")
 
 
