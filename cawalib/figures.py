@@ -40,6 +40,7 @@ from cawalib.style import (
     label_line_ends,
     label_points,
     label_styles,
+    run_colours,
 )
 
 __all__ = ["ablation_bars", "class_frequencies", "gain_against_frequency", "group_bars", "map_overlays",

@@ -137,7 +137,8 @@ def qualitative(runs_by_label: dict[str, Run], rows: int = 3) -> Figure:
                                   figsize=(PAGE, len(chosen) * (width * ratio) + extra))
     for index, (row, sample) in enumerate(zip(panels, chosen, strict=True)):
         pictures = [first.samples["images"][sample], paint(first.samples["labels"][sample], first.metrics["palette"])]
-        pictures += [paint(run.samples["predictions"][sample], first.metrics["palette"]) for run in runs_by_label.values()]
+        pictures += [paint(run.samples["predictions"][sample], run.metrics["palette"])
+                     for run in runs_by_label.values()]
         for axes, picture, title in zip(row, pictures, titles, strict=True):
             show(axes, picture, title if index == 0 else "")
     figure.legend(handles=class_patches(run_colours(first), names, void), loc="outside lower center", ncols=columns,

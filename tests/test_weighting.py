@@ -63,7 +63,8 @@ def test_static_weights(statistics):
 
 
 def test_recall_weights_by_hand():
-    # labels 0 0 0 0 1 1 void; predictions 0 0 0 1 0 0 2: FN/N = 1/4 and 2/2; class 2 absent: 1/1 as in the authors' code
+    # labels 0 0 0 0 1 1 void; predictions 0 0 0 1 0 0 2: FN/N = 1/4 and 2/2; class 2 is absent: 1/1, as in the
+    # authors' code
     labels = torch.tensor([[[0, 0, 0, 0, 1, 1, 255]]])
     logits = nn.functional.one_hot(torch.tensor([[[0, 0, 0, 1, 0, 0, 2]]]), 3).permute(0, 3, 1, 2).float()
     weighting = RecallWeighting(3)
