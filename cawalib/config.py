@@ -96,7 +96,7 @@ class RunConfig:
     encoder_weights: str = "none"  # or "imagenet"
     # training
     method: str = "cawa"
-    epochs: int = 16
+    epochs: int = 10
     batch_size: int = 8
     optimizer: str = "adamw"
     learning_rate: float = 0.003  # at the start; polynomial decay, power 0.9
@@ -105,7 +105,7 @@ class RunConfig:
     scale_min: float = 0.5
     scale_max: float = 2.0
     focal_gamma: float = 2.0  # focal: exponent of (1 - p)
-    validate_every: int = 4  # epochs
+    validate_every: int = 5  # epochs
     smoke: bool = False  # two batches per split and epoch, only to see that it runs; never compared
     # adaptive class weights (METHOD.md sections 1 to 4)
     score_source: str = "cam"  # what is scored against the labels

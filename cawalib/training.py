@@ -131,7 +131,8 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset]) -> Train
         optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=0.9,
                                     weight_decay=config.weight_decay)
     else:
-        optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay,
+                                      fused=True)
     frozen = _last_weights(config) if config.score_source == "frozen" else None
     criterion = Criterion(config, build_weighting(config, statistics, frozen)).to(accelerator.device)
     loader = _training_loader(config, datasets["train"])

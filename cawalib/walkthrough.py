@@ -38,10 +38,8 @@ class Walkthrough:
 
     @classmethod
     def prepare(cls, config: RunConfig, steps: int = 60) -> Walkthrough:
-        """Train `steps` steps with plain cross entropy, in memory only, then take the next batch."""
-        plain = config.replace(**{name: getattr(RunConfig, name) for name in ("score_source", "target_layer")},
-                               weight_terms="neither")
-        training = set_up(plain, load_datasets(plain))
+        """Train `steps` steps in memory only, nothing is written; then take the next batch."""
+        training = set_up(config, load_datasets(config))
         batches = _endless(training.loader)
         for _ in range(2 if config.smoke else steps):
             training_step(training, *next(batches))
