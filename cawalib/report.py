@@ -48,6 +48,9 @@ class ReportConfig:
     def grid(self, group: str) -> pd.DataFrame:
         """What differs between the entries of a group, and their seeds."""
         entries = self._study().group(group)
+        if not entries:
+            groups = ", ".join(dict.fromkeys(entry.group for entry in self._study().entries))
+            raise ConfigError(f"parameter 'study': '{self.study}' has no group '{group}', only {groups}")
         common = {name: value for name, value in entries[0].settings.items()
                   if all(entry.settings.get(name) == value for entry in entries)}
         rows = [{"label": entry.label,

@@ -96,7 +96,8 @@ class _context:
 
 def test_sigterm_saves_a_checkpoint(data, tmp_path):
     config = settings(data, tmp_path, epochs=500)
-    code = f"from cawalib.config import RunConfig; from cawalib.training import train; train(RunConfig(**{config.changed()}))"
+    code = "from cawalib.config import RunConfig; from cawalib.training import train; " \
+           f"train(RunConfig(**{config.changed()}))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("epoch"):

@@ -1,0 +1,83 @@
+"""Settings: one line per mistake, naming the parameter; the hash; studies."""
+
+import pytest
+
+from cawalib.config import ConfigError, RunConfig, config_from, load_study
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({"dataset": "street"}, "parameter 'dataset': found 'street'; did you mean 'streets'"),
+    ({"method": "cawaa"}, "parameter 'method': found 'cawaa'; did you mean 'cawa'"),
+    ({"network": "vgg"}, "parameter 'network': found 'vgg'.*expected one of small"),
+    ({"epochs": 0}, "parameter 'epochs': found 0, expected 1 to"),
+    ({"epochs": "ten"}, r"parameter 'epochs': found 'ten' \(str\), expected int"),
+    ({"epochs": True}, r"parameter 'epochs': found True \(bool\), expected int"),
+    ({"learning_rate": -0.1}, "parameter 'learning_rate': found -0.1, expected"),
+    ({"learning_rate": float("nan")}, "parameter 'learning_rate': found nan, expected"),
+    ({"pseudo_mask_threshold": 1.5}, "parameter 'pseudo_mask_threshold'"),
+    ({"image_height": 100}, "parameter 'image_height': found 100, expected a multiple of 32"),
+    ({"scale_min": 3.0}, "parameter 'scale_min': found 3.0, above scale_max 2.0"),
+    ({"score_parts": "iou,f1"}, "parameter 'score_parts': found 'f1'"),
+    ({"score_parts": "iou,iou"}, "parameter 'score_parts'.*each part once"),
+    ({"method": "none", "score_momentum": 0.5}, "'score_momentum': found 0.5, which has no effect with method 'none'"),
+    ({"focal_gamma": 3.0}, "'focal_gamma'.*no effect with method 'cawa'"),
+    ({"dataset": "camvid", "imbalance": 10.0}, "'imbalance'.*no effect with dataset 'camvid'"),
+    ({"encoder": "resnet50"}, "'encoder'.*no effect with network 'small'"),
+    ({"encoder_weights": "imagenet"}, "'encoder_weights'.*no effect with network 'small'"),
+    ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
+])
+def test_refused(settings, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        config_from(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_hash_is_of_what_is_computed():
+    base = RunConfig()
+    same = base.replace(seed=5, data_root="/elsewhere", outputs_root="/there", device="cpu", data_workers=3)
+    assert base.hash == same.hash and base.folder != same.folder
+    changes = {"epochs": 11, "score_source": "prediction", "pseudo_mask_threshold": 0.4, "imbalance": 10,
+               "augment": False}
+    hashes = {base.replace(**{name: value}).hash for name, value in changes.items()} | {base.hash}
+    assert len(hashes) == len(changes) + 1
+    assert RunConfig(imbalance=1000).hash == base.hash  # an int where a float is meant
+
+
+def test_changed_settings_make_the_run_again():
+    config = RunConfig(epochs=3, method="focal", focal_gamma=1.0)
+    assert config.changed() == {"epochs": 3, "method": "focal", "focal_gamma": 1.0}
+    assert RunConfig(**config.changed()) == config
+
+
+STUDY = """
+common: {epochs: 3}
+seeds: [0, 1]
+groups:
+  methods:
+    plain: {method: none}
+    ours: {method: cawa, seeds: [4]}
+"""
+
+
+def test_study(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(STUDY)
+    study = load_study(path, outputs_root="elsewhere")
+    found = [(entry.label, config.method, config.seed, config.epochs) for entry, config in study.configs()]
+    assert found == [("plain", "none", 0, 3), ("plain", "none", 1, 3), ("ours", "cawa", 4, 3)]
+    assert all(str(config.folder).startswith("elsewhere/runs/streets/") for _, config in study.configs())
+
+
+@pytest.mark.parametrize("change, words", [
+    (("epochs: 3", "epoch: 3"), "study entry 'plain': unknown parameter 'epoch'"),
+    (("method: none", "method: non"), "parameter 'method'"),
+    (("seeds: [0, 1]", "seed: 0"), "missing seeds"),
+    (("    ours: {method: cawa, seeds: [4]}", "  more:\n    plain: {method: cawa}"), "'plain' stands there more than"),
+])
+def test_malformed_study(tmp_path, change, words):
+    path = tmp_path / "grid.yaml"
+    path.write_text(STUDY.replace(*change))
+    with pytest.raises(ConfigError, match=words):
+        load_study(path)
+    with pytest.raises(ConfigError, match="not found"):
+        load_study(tmp_path / "nowhere.yaml")

@@ -1,0 +1,103 @@
+"""Which runs the reading notebooks take, and which they refuse, by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cawalib import report, runs
+from cawalib.config import ConfigError, RunConfig, load_study
+from cawalib.report import ReportConfig
+from cawalib.runs import RunError
+from cawalib.training import train
+
+GRID = """
+common: {smoke: true, epochs: 1, image_height: 32, image_width: 32, device: cpu, data_root: DATA}
+seeds: [0]
+groups:
+  methods:
+    plain: {method: none}
+    ours: {method: cawa}
+  ablations:
+    tau: {method: cawa, pseudo_mask_threshold: 0.3}
+"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A repository with one study, all of its runs trained."""
+    monkeypatch.chdir(tmp_path)
+    Path("workflow/grids").mkdir(parents=True)
+    Path("workflow/grids/tiny.yaml").write_text(GRID.replace("DATA", str(tmp_path / "data")))
+    for _, config in load_study("workflow/grids/tiny.yaml").configs():
+        train(config)
+    return load_study("workflow/grids/tiny.yaml")
+
+
+def edit(path, **changes):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | changes))
+
+
+def test_what_is_read_and_refused(study, capsys):
+    ask = {"study": "tiny", "baseline": "plain", "allow_smoke": True}
+    found = ReportConfig(**ask).load(groups=["methods"])
+    assert [run.label for run in found] == ["plain", "ours"]
+    assert [run.label for run in ReportConfig(**ask).load(groups=["ablations"], labels=["ours"])] == ["ours", "tau"]
+    with pytest.raises(RunError, match="'plain', seed 0: .* is a smoke run"):
+        ReportConfig(study="tiny").load(groups=["methods"])
+
+    folder = found[1].folder
+    digest = found[1].environment["code_digest"]
+    edit(folder / "environment.json", code_digest="0123456789")
+    with pytest.raises(RunError, match="'ours', seed 0: .* comes from other code .digest 01234567"):
+        ReportConfig(**ask).load(groups=["methods"])
+    assert len(ReportConfig(**ask, allow_other_code=True).load(groups=["methods"])) == 2
+    edit(folder / "environment.json", code_digest=digest)
+
+    (folder / "metrics.json").rename(folder / "kept")
+    with pytest.raises(RunError, match="'ours', seed 0: .*not finished"):
+        ReportConfig(**ask).load(groups=["methods"])
+    assert [run.label for run in ReportConfig(**ask, allow_unfinished=True).load(groups=["methods"])] == ["plain"]
+    (folder / "kept").rename(folder / "metrics.json")
+
+
+def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "load_runs", lambda study, **allowed: load_runs(study, allow_smoke=True, **allowed))
+    runs.publish(study, "outputs/reference/tiny")
+    published = {path.name for path in Path("outputs/reference/tiny").rglob("*") if path.is_file()}
+    assert published == {"config.json", "environment.json", "metrics.json", "history.csv", "class_weights.csv",
+                         "samples.npz"}
+    Path("outputs/runs").rename("gone")
+    ask = {"study": "tiny", "allow_smoke": True}
+    found = ReportConfig(**ask).load(groups=["methods"])
+    assert len(found) == 2 and "reference" in str(found[0].folder)
+    assert "Showing the published runs in outputs/reference/tiny" in capsys.readouterr().out
+    with pytest.raises(RunError, match="'plain', seed 0: run folder .* not found"):
+        ReportConfig(**ask, runs_from="outputs").load(groups=["methods"])
+
+
+load_runs = runs.load_runs
+
+
+def test_grid_table(study):
+    table = ReportConfig(study="tiny").grid("methods")
+    assert table["changed"].to_dict() == {"plain": "method = none", "ours": "method = cawa"}
+
+
+def test_refused_parameters(study):
+    with pytest.raises(ConfigError, match="parameter 'study': found 'demoo', expected one of tiny"):
+        ReportConfig(study="demoo")
+    with pytest.raises(ConfigError, match="'tiny' has no group 'losses', only methods, ablations"):
+        ReportConfig(study="tiny").grid("losses")
+    with pytest.raises(ConfigError, match="parameter 'split'"):
+        ReportConfig(study="tiny", split="train")
+    assert report.ReportConfig(study="tiny").figures == Path("outputs/figures/tiny")
+
+
+def test_config_of_another_run_in_the_folder(study):
+    config = RunConfig(smoke=True, epochs=1, image_height=32, image_width=32, device="cpu", method="none",
+                       data_root=study.entries[0].settings["data_root"])
+    edit(config.folder / "config.json", epochs=7)
+    with pytest.raises(RunError, match="holds another configuration .'epochs' is 7 there, 1 here"):
+        train(config)

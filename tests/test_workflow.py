@@ -1,0 +1,34 @@
+"""The Snakefile lists the jobs that the studies ask for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cawalib.config import load_study
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def dry_run(tmp_path, *words):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--cores", "1", "-n", "--nolock",
+               "--config", f"outputs_root={tmp_path}", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("study, reading", [("demo", 2), ("camvid", 1)])
+def test_jobs(tmp_path, study, reading):
+    done = dry_run(tmp_path, f"study={study}")
+    assert done.returncode == 0, done.stderr
+    runs = len(load_study(ROOT / "workflow" / "grids" / f"{study}.yaml").configs())
+    lines = [line.split() for line in done.stdout.splitlines()]
+    table = {line[0]: line[1] for line in lines if len(line) == 2 and line[1].isdigit()}
+    assert int(table["run"]) == runs
+    assert int(table["prepare_data"]) == 1 and int(table["figures"]) == 1
+    assert int(table.get("ablations", 0)) == reading - 1
+
+
+def test_unknown_study(tmp_path):
+    done = dry_run(tmp_path, "study=nowhere")
+    assert done.returncode != 0 and "study file workflow/grids/nowhere.yaml: not found" in done.stderr + done.stdout
