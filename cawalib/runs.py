@@ -229,25 +229,3 @@ def load_runs(study: Study, groups=None, allow_unfinished=False, allow_other_cod
                            "nothing but to see that it runs; train it in full or set allow_smoke")
         runs.append(run)
     return runs
-
-
-def publish(study: Study, target) -> None:
-    """Copy a finished study's small files to `target`, in the same layout, to be committed as a reference.
-
-    Left out: checkpoints, notebooks, all but one update per epoch of the weights, and the pictures of every
-    dataset but the built-in one (and of every seed but the first): real images may not be redistributed.
-    """
-    for run in load_runs(study):
-        folder = Path(target) / run.folder.relative_to(run.config.outputs_root)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = run.class_weights
-        per_epoch = max(1, weights["update"].max() // run.config.epochs)
-        kept = weights[(weights["update"] % per_epoch == 0) | (weights["update"] == weights["update"].max())]
-        write_table(folder / "class_weights.csv", kept.round(5))
-        shutil.copy(run.folder / "history.csv", folder)
-        for name in ("environment.json", "metrics.json"):
-            shutil.copy(run.folder / name, folder)
-        write_json(folder / "config.json", dataclasses.asdict(run.config) | {"data_root": "", "outputs_root": ""})
-        first = run.config.seed == min(run.config.seed for run in load_runs(study) if run.label == run.label)
-        if run.config.dataset == "streets" and first:
-            shutil.copy(run.folder / "samples.npz", folder)

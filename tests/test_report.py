@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cawalib import report, runs
+from cawalib import publish, report, runs
 from cawalib.config import ConfigError, RunConfig, load_study
 from cawalib.report import ReportConfig
 from cawalib.runs import RunError
@@ -62,12 +62,19 @@ def test_what_is_read_and_refused(study, capsys):
     (folder / "kept").rename(folder / "metrics.json")
 
 
-def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "load_runs", lambda study, **allowed: load_runs(study, allow_smoke=True, **allowed))
-    runs.publish(study, "outputs/reference/tiny")
+def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(publish, "load_runs", lambda study: runs.load_runs(study, allow_smoke=True))
+    with pytest.raises(RunError, match="main.md: not found; draw"):
+        publish.publish(study, "outputs/reference/tiny")
+    for kind, name in (("tables", "main.md"), ("figures", "qualitative.png")):
+        Path("outputs", kind, "tiny").mkdir(parents=True)
+        Path("outputs", kind, "tiny", name).write_text("drawn")
+    publish.publish(study, "outputs/reference/tiny")
     published = {path.name for path in Path("outputs/reference/tiny").rglob("*") if path.is_file()}
     assert published == {"config.json", "environment.json", "metrics.json", "history.csv", "class_weights.csv",
-                         "samples.npz"}
+                         "samples.npz", "main.md", "qualitative.png", "README.md"}
+    texts = [path.read_text() for path in Path("outputs/reference/tiny").rglob("*.json")]
+    assert not any(str(tmp_path) in text for text in texts)  # no path of this machine
     Path("outputs/runs").rename("gone")
     ask = {"study": "tiny", "allow_smoke": True}
     found = ReportConfig(**ask).load(groups=["methods"])
@@ -75,9 +82,6 @@ def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys):
     assert "Showing the published runs in outputs/reference/tiny" in capsys.readouterr().out
     with pytest.raises(RunError, match="'plain', seed 0: run folder .* not found"):
         ReportConfig(**ask, runs_from="outputs").load(groups=["methods"])
-
-
-load_runs = runs.load_runs
 
 
 def test_grid_table(study):
