@@ -27,9 +27,10 @@ from cawalib.datasets.statistics import ClassStatistics
 from cawalib.files import atomic, write_arrays, write_json, write_table  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
-# The rooms whose code decides the numbers of a run. Drawing and comparing runs may change without making them stale.
-COMPUTING_ROOMS = ("files", "config", "transforms", "models", "cam", "scoring", "weighting", "losses", "metrics",
-                   "evaluation", "checkpoints", "training", "runs")
+# The rooms whose code decides the numbers of a run. Reading, comparing and drawing runs may change without making
+# them stale.
+COMPUTING_ROOMS = ("config", "transforms", "models", "cam", "scoring", "weighting", "losses", "metrics", "evaluation",
+                   "checkpoints", "training")
 PACKAGES = ("torch", "torchvision", "accelerate", "segmentation-models-pytorch", "grad-cam", "numpy", "pillow")
 
 
