@@ -69,11 +69,12 @@ class Stop:
         return self.looks == 0
 
 
-@pytest.mark.parametrize("method", ["cawa", "recall"])
-@pytest.mark.parametrize("stop_after", [3, 6, 10])  # steps: in the first epoch, at its end, in the second
-def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, method, stop_after):
-    whole = train(settings(data, tmp_path / "whole", method=method))
-    broken = settings(data, tmp_path / "broken", method=method)
+# steps: in the first epoch, at its end, in the second; pspnet has dropout, which draws from the global random state
+@pytest.mark.parametrize("method, stop_after, network", [
+    ("cawa", 3, "small"), ("cawa", 6, "small"), ("recall", 10, "small"), ("cawa", 3, "pspnet")])
+def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, method, stop_after, network):
+    whole = train(settings(data, tmp_path / "whole", method=method, network=network))
+    broken = settings(data, tmp_path / "broken", method=method, network=network)
     with monkeypatch.context() as patch:
         patch.setattr(training, "stop_on_sigterm", lambda: _context(Stop(stop_after)))
         with pytest.raises(TrainingInterrupted, match="start the same run again"):
@@ -138,8 +139,8 @@ def test_every_network_trains(data, tmp_path, network):
 
 
 def test_sgd_and_a_deeper_target_layer(data, tmp_path):
-    run = train(settings(data, tmp_path, optimizer="sgd", target_layer="body.down.1", update_every=2, smoke=True))
-    assert run.class_weights["update"].unique().tolist() == [0, 2, 4]
+    run = train(settings(data, tmp_path, optimizer="sgd", target_layer="body.down.1", update_every=4, smoke=True))
+    assert run.class_weights["update"].unique().tolist() == [0, 4]  # of three epochs of two steps
 
 
 # ---------------------------------------------------------------- refused, with nothing written
