@@ -33,7 +33,7 @@ def evaluate(model: SegmentationModel, dataset: SegmentationDataset, statistics:
     num_classes = len(dataset.classes)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=accelerator.device)
     loader = DataLoader(EvaluationImages(dataset, config), config.batch_size, collate_fn=collate_evaluation,
-                        num_workers=config.data_workers)
+                        num_workers=config.data_workers, generator=torch.Generator())
     with evaluation_mode(model):
         for images, labels in itertools.islice(loader, SMOKE_BATCHES if config.smoke else None):
             for logits, truth in zip(_logits(model, images, accelerator), labels, strict=True):

@@ -147,8 +147,10 @@ def _training_loader(config, dataset):
     images = TrainingImages(dataset, config)
     # as a stock sampler whose order depends on (seed, epoch) alone; sharing out to processes is Accelerate's work
     sampler = DistributedSampler(images, num_replicas=1, rank=0, seed=config.seed)
+    # a generator of its own: a loader without one draws from the global random state whenever it is started, and
+    # dropout would go on differently in a resumed run
     return DataLoader(images, config.batch_size, sampler=sampler, drop_last=True, num_workers=config.data_workers,
-                      pin_memory=torch.cuda.is_available())
+                      pin_memory=torch.cuda.is_available(), generator=torch.Generator())
 
 
 def _precision(config):
