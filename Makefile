@@ -44,6 +44,6 @@ notebooks: setup
 	$(BIN)/python -m cawalib.notebook --refresh notebooks/*.ipynb
 
 # pin the newest versions; no index address gets into the file
-lock:
+lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --upgrade pyproject.toml -o requirements.lock

@@ -32,13 +32,14 @@ def class_activation_maps(features: torch.Tensor, head: nn.Module | Callable, cl
         (B, P, h, w) or (B, P, H, W) float32 in [0, 1], scaled per image and class as pytorch-grad-cam does.
     """
     features = features.detach().float()
-    if closed_form and is_affine(head):
-        # the same for every image: the gradient of a convolution does not depend on its input
-        alpha = closed_form_alpha(head, features.shape[-2:])[classes].expand(len(features), -1, -1)
-    else:
-        alpha = gradient_alpha(features, head, classes)
-    maps = scale_maps(torch.einsum("bpk,bkhw->bphw", alpha, features).relu())
-    return maps if size is None else scale_maps(resize_maps(maps, size))
+    with torch.autocast(features.device.type, enabled=False):  # in float32 also inside somebody's autocast
+        if closed_form and is_affine(head):
+            # the same for every image: the gradient of a convolution does not depend on its input
+            alpha = closed_form_alpha(head, features.shape[-2:])[classes].expand(len(features), -1, -1)
+        else:
+            alpha = gradient_alpha(features, head, classes)
+        maps = scale_maps(torch.einsum("bpk,bkhw->bphw", alpha, features).relu())
+        return maps if size is None else scale_maps(resize_maps(maps, size))
 
 
 def is_affine(head) -> bool:
@@ -71,7 +72,7 @@ def _taps_inside(length, head, axis):
 def gradient_alpha(features: torch.Tensor, head: nn.Module | Callable, classes: torch.Tensor) -> torch.Tensor:
     """alpha (B, P, K) by vector-Jacobian products over the head, one per class for the whole batch."""
     leaf = features.detach().requires_grad_()
-    with evaluation_mode(head), torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
+    with evaluation_mode(head), torch.enable_grad():
         # images do not mix in evaluation mode, so one sum over the batch gives every image its own gradient
         sums = head(leaf).float().sum(dim=(0, 2, 3))
         gradients = [torch.autograd.grad(sums[index], leaf, retain_graph=True)[0].mean(dim=(2, 3))
@@ -132,11 +133,12 @@ def target_layer(model: nn.Module, name: str, images: torch.Tensor) -> tuple[tor
             handle.remove()
 
     with torch.no_grad():
-        run(lambda module, inputs, output: held.update(output=output))
+        # copies, since the next module may work in place
+        run(lambda module, inputs, output: held.update(output=output.clone() if torch.is_tensor(output) else output))
     if not isinstance(held.get("output"), torch.Tensor) or held["output"].ndim != 4:
         raise ValueError(f"parameter 'target_layer': the output of module '{name}' is not one tensor (B, K, h, w); "
                          "choose another module")
-    return held["output"], lambda features: run(lambda module, inputs, output: features)
+    return held["output"], lambda features: run(lambda module, inputs, output: features.clone())
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:

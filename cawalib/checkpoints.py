@@ -33,10 +33,7 @@ def save(training) -> None:
     """Write checkpoint/last.pt, atomically."""
     if not training.accelerator.is_main_process:
         return
-    # what the present epoch has recorded so far is put back, since reading it empties the record
-    pending = training.criterion.weighting.read_record()
-    training.criterion.weighting._recorded.extend(torch.from_numpy(pending).to(training.accelerator.device))
-    scaler = training.accelerator.scaler
+    scaler, device = training.accelerator.scaler, training.accelerator.device
     state = {
         "hash": training.config.hash, "seed": training.config.seed,
         "model": training.accelerator.unwrap_model(training.model).state_dict(),
@@ -44,9 +41,9 @@ def save(training) -> None:
         "criterion": training.criterion.state_dict(), "scaler": scaler.state_dict() if scaler else {},
         "epoch": training.epoch, "batch": training.batch, "loss_sum": float(training.loss_sum),
         "epoch_seconds": training.epoch_seconds, "seconds": training.seconds, "history": training.history,
-        "weights": [torch.from_numpy(array) for array in training.weights], "pending": torch.from_numpy(pending),
+        "weights": [torch.from_numpy(array) for array in training.weights],
         "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
     path = training.config.folder / "checkpoint" / "last.pt"
     path.parent.mkdir(exist_ok=True)
@@ -76,13 +73,12 @@ def restore(training) -> None:
     training.optimizer.load_state_dict(state["optimizer"])
     training.scheduler.load_state_dict(state["scheduler"])
     training.criterion.load_state_dict(state["criterion"])
-    training.criterion.weighting._recorded = list(state["pending"].to(training.accelerator.device))
     if training.accelerator.scaler:
         training.accelerator.scaler.load_state_dict(state["scaler"])
     for name in ("epoch", "batch", "loss_sum", "epoch_seconds", "seconds", "history"):
         setattr(training, name, state[name])
     training.weights = [tensor.numpy() for tensor in state["weights"]]
     torch.set_rng_state(state["random"])
-    if torch.cuda.is_available() and state["random_cuda"]:
-        torch.cuda.set_rng_state_all(state["random_cuda"])
+    if training.accelerator.device.type == "cuda" and state["random_cuda"] is not None:
+        torch.cuda.set_rng_state(state["random_cuda"], training.accelerator.device)
     print(f"Going on after epoch {training.epoch}, batch {training.batch}: {path}")

@@ -189,6 +189,8 @@ def check(runs: list[Run], baseline: str | None = None, split: str | None = None
     _same(runs, "dataset", lambda run: run.metrics["dataset"])
     _same(runs, "data digest", lambda run: run.environment.get("data_digest", "")[:8])
     _same(runs, "code digest", lambda run: run.environment["code_digest"][:8])
+    _same(runs, "kind of device", lambda run: run.environment.get("device_type", ""))
+    _same(runs, "precision", lambda run: run.environment.get("precision", ""))
     for label in labels:
         _check_label([run for run in runs if name_of(run) == label])
     for run in runs:

@@ -142,6 +142,9 @@ class RunConfig:
         for name in ("image_height", "image_width"):
             if getattr(self, name) % 32:
                 raise ConfigError(f"parameter '{name}': found {getattr(self, name)}, expected a multiple of 32")
+        if self.batch_size == 1 and self.network in ("deeplabv3plus", "pspnet"):
+            raise ConfigError(f"parameter 'batch_size': found 1, expected at least 2 with network '{self.network}', "
+                              "which normalises pooled features over the batch")
         parts = self.score_parts.split(",")
         for part in parts:
             _check_choice("score_parts", part, SCORE_PARTS)

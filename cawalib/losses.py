@@ -33,7 +33,9 @@ def focal(logits: torch.Tensor, labels: torch.Tensor, gamma: float = 2.0) -> tor
     """
     entropy = functional.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
     valid = labels != IGNORE
-    return ((-torch.expm1(-entropy)) ** gamma * entropy * valid).sum() / valid.sum().clamp_min(1)
+    # clamped: the gradient of 0 ** gamma is infinite for gamma < 1
+    missing = (-torch.expm1(-entropy)).clamp_min(1e-12)
+    return (missing**gamma * entropy * valid).sum() / valid.sum().clamp_min(1)
 
 
 class Criterion(nn.Module):

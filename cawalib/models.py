@@ -70,8 +70,8 @@ def _missing_weights(config, error):
 
         encoder = _encoder_name(config)
         settings = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {}).get("imagenet", {})
-        place = (f"file model.safetensors of the hub repository '{settings.get('repo_id', encoder)}', in "
-                 f"{huggingface_hub.constants.HF_HUB_CACHE}")
+        source = f"hub repository '{settings['repo_id']}'" if "repo_id" in settings else f"timm model '{encoder[3:]}'"
+        place = f"file model.safetensors of the {source}, in {huggingface_hub.constants.HF_HUB_CACHE}"
     return (f"parameter 'encoder_weights': the ImageNet weights of '{config.network}' are not on disk and cannot be "
             f"downloaded ({detail[:160]}); missing: {place}; or train without: encoder_weights = 'none'")
 
@@ -135,7 +135,9 @@ def _segmentation_models_pytorch(config, num_classes):
                           "such as resnet18, mobilenet_v2, mit_b0")
     try:
         network = networks[config.network](encoder, encoder_weights=weights, classes=num_classes)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError):  # a failed download, which build_model explains
+            raise
         raise ConfigError(f"parameter 'encoder': network '{config.network}' does not take {encoder!r} with "
                           f"encoder_weights '{config.encoder_weights}' ({error})") from None
     # the head is convolution, upsampling, activation: the upsampling is ours, the activation none

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from cawalib.config import ConfigError, Study, load_study
-from cawalib.runs import Run, RunError, load_runs
+from cawalib.runs import Run, RunError, check_writable, load_runs
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class ReportConfig:
     allow_smoke: bool = False
 
     def __post_init__(self):
+        check_writable(self.outputs_root)
         for name, choices in (("runs_from", ("auto", "outputs", "reference")), ("split", ("val", "test"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"parameter '{name}': found {getattr(self, name)!r}, expected one of "
@@ -58,8 +59,10 @@ class ReportConfig:
                  "seeds": len(entry.seeds)} for entry in entries]
         return pd.DataFrame(rows).set_index("label")
 
-    def load(self, groups=(), labels=()) -> list[Run]:
+    def load(self, groups=(), labels=(), common_seeds: bool = False) -> list[Run]:
         """The runs of some groups and of some single labels, checked (see `runs.load_runs`).
+
+        With `common_seeds`, seeds that some label does not have are left out for all of them, and that is said.
 
         With runs_from "auto", a study that is not complete under outputs_root is read from the published reference.
 
@@ -69,6 +72,8 @@ class ReportConfig:
         def read(root, **allowed):
             study = self._study(root)
             entries = [entry for entry in study.entries if entry.group in groups or entry.label in labels]
+            if common_seeds:
+                entries = _with_common_seeds(entries)
             return load_runs(Study(study.name, tuple(entries)), **allowed)
 
         asked = {"allow_other_code": self.allow_other_code, "allow_unfinished": self.allow_unfinished,
@@ -91,9 +96,6 @@ class ReportConfig:
         """label -> its run with the first seed: a choice that does not look at results."""
         return {run.label: run for run in sorted(runs, key=lambda run: -run.config.seed)}
 
-    def some(self, first: dict[str, Run], *labels: str) -> dict[str, Run]:
-        return {label: first[label] for label in labels}
-
     def pictures(self, first: dict[str, Run]) -> bool:
         """Whether these runs have pictures to show; published runs of real data have none."""
         if all((run.folder / "samples.npz").is_file() for run in first.values()):
@@ -103,3 +105,12 @@ class ReportConfig:
 
     def _study(self, root=None):
         return load_study(Path("workflow/grids", f"{self.study}.yaml"), outputs_root=str(root or self.outputs_root))
+
+
+def _with_common_seeds(entries):
+    common = set.intersection(*(set(entry.seeds) for entry in entries))
+    longer = [entry.label for entry in entries if set(entry.seeds) != common]
+    if longer:
+        seeds = ", ".join(map(str, sorted(common)))
+        print(f"Compared on seeds {seeds}; left out: further seeds of {', '.join(longer)}.")
+    return [replace(entry, seeds=tuple(sorted(common))) for entry in entries]

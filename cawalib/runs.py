@@ -10,8 +10,8 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
-import shutil
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ import pandas as pd
 
 from cawalib.config import PLACE_FIELDS, RunConfig, Study, config_from
 from cawalib.datasets.statistics import ClassStatistics
-from cawalib.files import atomic, write_arrays, write_json, write_table  # noqa: F401
+from cawalib.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 # The rooms whose code decides the numbers of a run. Reading, comparing and drawing runs may change without making
@@ -68,17 +68,17 @@ def _remove_if_empty(folder):
     # a run refused before it began leaves no trace, not even its empty parents up to `runs`
     if [path.name for path in folder.iterdir()] == [".lock"]:
         (folder / ".lock").unlink()
-        for path in [folder, *folder.parents][:4]:
+        for path in [folder, *folder.parents][:5]:
             if any(path.iterdir()):
                 break
             path.rmdir()
 
 
-def prepare(config: RunConfig, data_digest: str) -> Run | None:
-    """Look at what the run's folder holds: a finished run is returned, another code's is moved aside.
+def prepare(config: RunConfig, environment: dict) -> Run | None:
+    """Look at what the run's folder holds: a finished run is returned, one of other code or device is moved aside.
 
     Args:
-        data_digest: digest of the data's file list, to see that a finished run saw the same data.
+        environment: of the run to come, see `environment`; it is written when there is work to do.
 
     Returns:
         The finished run, or None when there is work to do (from a checkpoint, if one is there).
@@ -95,27 +95,40 @@ def prepare(config: RunConfig, data_digest: str) -> Run | None:
             raise RunError(f"run folder {folder}: holds another configuration ('{different[0]}' is "
                            f"{found.get(different[0])!r} there, {getattr(config, different[0])!r} here); move it away")
     if (folder / "environment.json").is_file():
-        environment = json.loads((folder / "environment.json").read_text())
-        if environment["code_digest"] != code_digest():
-            _set_aside(folder, environment["code_digest"])
-        elif environment["data_digest"] != data_digest:
+        found = json.loads((folder / "environment.json").read_text())
+        different = [name for name in ("code_digest", "device_type", "precision")
+                     if found.get(name) != environment[name]]
+        if different:
+            _set_aside(folder, different)
+        elif found["data_digest"] != environment["data_digest"]:
             raise RunError(f"run folder {folder}: made from other data of dataset '{config.dataset}' than now in "
                            f"'{config.data_root}'; choose another 'outputs_root' or move the folder away")
     if (folder / "metrics.json").is_file():
         return load_run(folder)
     write_json(folder / "config.json", dataclasses.asdict(config))
+    write_json(folder / "environment.json", environment)
     return None
 
 
-def _set_aside(folder, digest):
-    # results are never deleted: what other code made stays beside the new run
-    target = folder.with_name(f"{folder.name}.code-{digest[:8]}")
-    shutil.rmtree(target, ignore_errors=True)
+def _set_aside(folder, different):
+    # not deleted: what was made in another way stays beside the new run
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.old{number}")).exists():
+        number += 1
     target.mkdir()
     for path in folder.iterdir():
         if path.name != ".lock":
             path.rename(target / path.name)
-    print(f"{folder}: made by other code, moved to {target.name}")
+    print(f"{folder}: made with another {', '.join(different)}, moved to {target.name}")
+
+
+def check_writable(root) -> None:
+    """Raises RunError if `root` or the nearest folder above it that exists cannot be written."""
+    folder = Path(root)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise RunError(f"parameter 'outputs_root': {folder} is not a folder that can be written; choose another one")
 
 
 # ---------------------------------------------------------------- provenance
@@ -130,10 +143,18 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def environment(device: str, data_digest: str) -> dict:
-    """Where a run's numbers come from: code, data, versions, device. No name or path of the machine."""
+def environment(device: str, precision: str, data_digest: str) -> dict:
+    """Where a run's numbers come from: code, data, versions, device. No name or path of the machine.
+
+    Args:
+        device: what it runs on, "CPU, ..." or the name of a GPU.
+        precision: "no", "bf16" or "fp16".
+    """
     def git(*words):
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        try:
+            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        except FileNotFoundError:  # no git on this machine
+            return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD") or "unknown"
@@ -143,6 +164,8 @@ def environment(device: str, data_digest: str) -> dict:
         "commit": commit + ("+uncommitted" if dirty else ""),
         "data_digest": data_digest,
         "device": device,
+        "device_type": "cpu" if device.startswith("CPU") else "cuda",
+        "precision": precision,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -9,18 +9,20 @@ import resource
 import sys
 import threading
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator, skip_first_batches
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader, DistributedSampler
 from tqdm.auto import tqdm
 
 from cawalib import runs
-from cawalib.cam import find_layer
+from cawalib.cam import target_layer
 from cawalib.checkpoints import restore, save, stop_on_sigterm
 from cawalib.config import ConfigError, RunConfig
 from cawalib.datasets import SegmentationDataset, load_datasets
@@ -77,43 +79,63 @@ def train(config: RunConfig) -> runs.Run:
         RunError: the run folder cannot be written, holds something else, or memory ran out.
         TrainingInterrupted: on SIGTERM, after saving a checkpoint.
     """
-    check_device(config)
-    # an unknown encoder, missing weights or a missing source of frozen weights show now, before any data is read
-    network = build_model(config, num_classes=2)
-    if config.target_layer != "decoder":
-        find_layer(network, config.target_layer)
-    if config.score_source == "frozen":
-        _last_weights(config)
-    with runs.claim(config.folder):
-        datasets = load_datasets(config)
-        if len(datasets["train"]) < config.batch_size:
-            raise ConfigError(f"parameter 'batch_size': found {config.batch_size}, more than the "
-                              f"{len(datasets['train'])} training images; lower it")
-        digest = data_digest(datasets)
-        finished = runs.prepare(config, digest)
-        if finished is not None:
-            print(f"Already finished, read back: {config.folder}")
-            return finished
-        try:
-            training = set_up(config, datasets)
-            environment = runs.environment(_device_name(training.accelerator), digest)
-            write_json(config.folder / "environment.json", environment)
+    check(config)
+    accelerator = build_accelerator(config)
+    main = accelerator.is_main_process  # with several processes, one of them writes
+    with runs.claim(config.folder) if main else nullcontext():
+        datasets = load_checked(config)
+        environment = runs.environment(_device_name(accelerator), accelerator.mixed_precision, data_digest(datasets))
+        finished = runs.prepare(config, environment) if main else None
+        accelerator.wait_for_everyone()
+        if finished is not None or (config.folder / "metrics.json").is_file():
+            accelerator.print(f"Already finished, read back: {config.folder}")
+            return finished or runs.load_run(config.folder)
+        with memory_errors(config), stop_on_sigterm() as stop:
+            training = set_up(config, datasets, accelerator)
             restore(training)
-            with stop_on_sigterm() as stop:
-                while training.epoch < config.epochs:
-                    run_epoch(training, stop)
+            while training.epoch < config.epochs:
+                run_epoch(training, stop)
             return finish(training, environment)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            raise _out_of_memory(config, error) or error from None
 
 
-def check_device(config: RunConfig) -> None:
-    """Raises ConfigError when CUDA or a precision is asked for that this machine does not have."""
-    if config.device == "cuda" and not torch.cuda.is_available():
+def check(config: RunConfig) -> None:
+    """Find out whether this machine can do the run, before any data is read or anything is written.
+
+    Raises:
+        ConfigError: CUDA or a precision that is not there, an unknown encoder, missing weights, an unfit layer.
+        RunError: an output folder that cannot be written, or no finished run to take frozen weights from.
+    """
+    on_gpu = _on_gpu(config)
+    if config.device == "cuda" and not on_gpu:
         raise ConfigError("parameter 'device': found 'cuda', but PyTorch sees no CUDA device; choose 'cpu' or 'auto'")
-    on_gpu = config.device != "cpu" and torch.cuda.is_available()
     if config.mixed_precision == "fp16" and not on_gpu:
         raise ConfigError("parameter 'mixed_precision': found 'fp16', which needs a GPU; choose 'no', 'bf16' or 'auto'")
+    runs.check_writable(config.outputs_root)
+    network = build_model(config, num_classes=2)
+    if config.target_layer != "decoder":
+        target_layer(network, config.target_layer, torch.zeros(1, 3, config.image_height, config.image_width))
+    if config.score_source == "frozen":
+        _last_weights(config)
+
+
+def load_checked(config: RunConfig) -> dict[str, SegmentationDataset]:
+    """The run's data, see `datasets.load_datasets`; raises ConfigError if a batch is more than there is."""
+    datasets = load_datasets(config)
+    if len(datasets["train"]) < config.batch_size:
+        raise ConfigError(f"parameter 'batch_size': found {config.batch_size}, more than the "
+                          f"{len(datasets['train'])} training images; lower it")
+    return datasets
+
+
+def build_accelerator(config: RunConfig) -> Accelerator:
+    """Accelerate on the run's device and precision, whatever an earlier run of this process had."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=not _on_gpu(config), mixed_precision=_precision(config))
+
+
+def _on_gpu(config):
+    return config.device != "cpu" and torch.cuda.is_available()
 
 
 def data_digest(datasets: dict[str, SegmentationDataset]) -> str:
@@ -121,9 +143,8 @@ def data_digest(datasets: dict[str, SegmentationDataset]) -> str:
     return hashlib.sha256("".join(f"{split} {data.digest}" for split, data in datasets.items()).encode()).hexdigest()
 
 
-def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset]) -> Training:
+def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelerator: Accelerator) -> Training:
     """Model, optimizer, schedule, criterion and loader of a run, seeded and on their device."""
-    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=_precision(config))
     set_seed(config.seed)
     statistics = class_statistics(datasets["train"])
     model = build_model(config, len(statistics.classes)).to(memory_format=torch.channels_last)
@@ -135,7 +156,7 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset]) -> Train
                                       fused=True)
     frozen = _last_weights(config) if config.score_source == "frozen" else None
     criterion = Criterion(config, build_weighting(config, statistics, frozen)).to(accelerator.device)
-    loader = _training_loader(config, datasets["train"])
+    loader = _training_loader(config, datasets["train"], pin_memory=accelerator.device.type == "cuda")
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader)
     training.scheduler = torch.optim.lr_scheduler.PolynomialLR(
@@ -143,20 +164,20 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset]) -> Train
     return training
 
 
-def _training_loader(config, dataset):
+def _training_loader(config, dataset, pin_memory):
     images = TrainingImages(dataset, config)
     # as a stock sampler whose order depends on (seed, epoch) alone; sharing out to processes is Accelerate's work
     sampler = DistributedSampler(images, num_replicas=1, rank=0, seed=config.seed)
     # a generator of its own: a loader without one draws from the global random state whenever it is started, and
     # dropout would go on differently in a resumed run
     return DataLoader(images, config.batch_size, sampler=sampler, drop_last=True, num_workers=config.data_workers,
-                      pin_memory=torch.cuda.is_available(), generator=torch.Generator())
+                      pin_memory=pin_memory, generator=torch.Generator())
 
 
 def _precision(config):
     if config.mixed_precision != "auto":
         return config.mixed_precision
-    if config.device == "cpu" or not torch.cuda.is_available():
+    if not _on_gpu(config):
         return "no"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
@@ -233,6 +254,9 @@ def _end_epoch(training):
     if (training.epoch + 1) % config.validate_every == 0 or training.epoch + 1 == config.epochs:
         validation = _on_split(evaluate, training, "val")
         row |= {f"val_{name}": validation[name] for name in names}
+    if not np.isfinite(row["train_loss"]):
+        raise runs.RunError(f"run folder {config.folder}: the training loss is {row['train_loss']} in epoch "
+                            f"{row['epoch']}; lower 'learning_rate', or set mixed_precision to 'no'")
     training.history.append(row | {"seconds": round(training.epoch_seconds, 3)})
     if not _is_watched() or training.epoch + 1 == config.epochs:
         shown = f", val mIoU {row['val_miou']:.3f}" if row["val_miou"] == row["val_miou"] else ""
@@ -304,11 +328,22 @@ def _peak_memory():
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
-def _out_of_memory(config, error):
-    """The error to raise instead, or None if this is not about memory."""
-    words = str(error)
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in words:
-        return runs.RunError(
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+@contextmanager
+def memory_errors(config: RunConfig):
+    """Says of memory that ran out, in one line, which settings to lower.
+
+    Raises:
+        RunError: instead of what PyTorch raises.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) \
+                and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise runs.RunError(
             f"run folder {config.folder}: out of memory with batch_size {config.batch_size} at {config.image_width}x"
-            f"{config.image_height}; lower 'batch_size', then 'image_height' and 'image_width'")
-    return None
+            f"{config.image_height}; lower 'batch_size', then 'image_height' and 'image_width'") from None

@@ -14,14 +14,14 @@ import torch
 from matplotlib.figure import Figure
 
 from cawalib import illustrations, scoring
-from cawalib.cam import class_activation_maps, evaluation_mode
+from cawalib.cam import class_activation_maps, evaluation_mode, find_layer, target_layer
 from cawalib.config import RunConfig
-from cawalib.datasets import IGNORE, load_datasets
+from cawalib.datasets import IGNORE, SegmentationDataset
 from cawalib.losses import cross_entropy
 from cawalib.style import class_colours
-from cawalib.training import Training, set_up, training_step
+from cawalib.training import build_accelerator, check, load_checked, memory_errors, set_up, training_step
 from cawalib.transforms import MEAN, STD
-from cawalib.weighting import cawa_weight, weight_table
+from cawalib.weighting import CAWAWeighting, Feedback, build_weighting, weight_table
 
 
 @dataclass
@@ -29,35 +29,49 @@ class Walkthrough:
     """A batch, the network's view of it, and the image of the batch that holds most classes."""
 
     config: RunConfig
-    training: Training
-    images: torch.Tensor  # (B, 3, H, W) float32, as the network sees them
+    dataset: SegmentationDataset
+    network: torch.nn.Module
+    images: torch.Tensor  # (B, 3, H, W) float32, as the network sees them; at most `feedback_images`
     labels: torch.Tensor  # (B, H, W) int64
-    features: torch.Tensor  # A (B, K, h, w)
     logits: torch.Tensor  # (B, C, H, W)
+    features: torch.Tensor  # A (B, K, h, w) of the target layer
+    head: torch.nn.Module  # from A to logits
+    weighting: CAWAWeighting  # after one update with this batch
     shown: int  # index of the image that is drawn
 
     @classmethod
     def prepare(cls, config: RunConfig, steps: int = 60) -> Walkthrough:
-        """Train `steps` steps in memory only, nothing is written; then take the next batch."""
-        training = set_up(config, load_datasets(config))
-        batches = _endless(training.loader)
-        for _ in range(2 if config.smoke else steps):
-            training_step(training, *next(batches))
-        images, labels = next(batches)
-        network = training.accelerator.unwrap_model(training.model)
+        """Train `steps` steps in memory only, nothing is written; then take the next batch.
+
+        The score is shown from class activation maps, whatever the run's `score_source` is.
+
+        Raises:
+            ConfigError, DatasetError, RunError: as `training.train`, before any work.
+        """
+        check(config)
+        datasets = load_checked(config)
+        with memory_errors(config):
+            training = set_up(config, datasets, build_accelerator(config))
+            batches = _endless(training.loader)
+            for _ in range(2 if config.smoke else steps):
+                training_step(training, *next(batches))
+            images, labels = (part[:config.feedback_images] for part in next(batches))
+            # the bare network, without the autocast that Accelerate puts around it
+            network = training.accelerator.unwrap_model(training.model, keep_fp32_wrapper=False)
+            return cls._look(config.replace(score_source="cam"), datasets["train"], training.statistics, network,
+                             images, labels)
+
+    @classmethod
+    def _look(cls, config, dataset, statistics, network, images, labels):
         with torch.no_grad(), evaluation_mode(network):
             logits, features = network(images, return_features=True)
+        head = network.classifier
+        weighting = build_weighting(config, statistics).to(images.device)
+        weighting.update(Feedback(labels, logits, features, head, network, images))
+        if config.target_layer != "decoder":
+            features, head = target_layer(network, config.target_layer, images)
         shown = max(range(len(labels)), key=lambda index: len(scoring.present_classes(labels[index])))
-        return cls(config, training, images, labels, features, logits, shown)
-
-    @property
-    def names(self) -> list[str]:
-        """The classes present in the batch, on the score grid."""
-        return [self.training.statistics.classes[index] for index in self.classes]
-
-    @property
-    def classes(self) -> torch.Tensor:
-        return scoring.present_classes(self.grid_labels)
+        return cls(config, dataset, network, images, labels, logits, features, head, weighting, shown)
 
     @property
     def grid_labels(self) -> torch.Tensor:
@@ -65,22 +79,26 @@ class Walkthrough:
         return scoring.score_labels(self.labels, self.config.score_stride)
 
     @property
-    def head(self) -> torch.nn.Module:
-        return self.training.accelerator.unwrap_model(self.training.model).classifier
+    def classes(self) -> torch.Tensor:
+        """The classes present in the batch, on the score grid, (P,) int64."""
+        return scoring.present_classes(self.grid_labels)
+
+    @property
+    def names(self) -> list[str]:
+        return [self.dataset.classes[index] for index in self.classes]
 
     # 1 class activation maps
 
     def show_image(self) -> Figure:
         """The image that is drawn from here on, beside its labels."""
-        return illustrations.image_and_labels(self._pixels(), self._cpu(self.labels[self.shown]),
-                                              self.training.datasets["train"])
+        return illustrations.image_and_labels(self._pixels(), _cpu(self.labels[self.shown]), self.dataset)
 
     def maps(self, size: tuple[int, int]) -> torch.Tensor:
         """Maps (B, P, H, W) of the present classes."""
         return class_activation_maps(self.features, self.head, self.classes, size)
 
     def show_maps(self) -> Figure:
-        maps = self._cpu(self.maps(self.labels.shape[-2:])[self.shown])
+        maps = _cpu(self.maps(self.labels.shape[-2:])[self.shown])
         return illustrations.map_gallery(self._pixels(), maps, self.names)
 
     def difference_from_pytorch_grad_cam(self) -> float:
@@ -88,72 +106,61 @@ class Walkthrough:
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 
-        network = self.training.accelerator.unwrap_model(self.training.model)
+        layer = self.config.target_layer
+        layer = self.network.body if layer == "decoder" else find_layer(self.network, layer)
         everywhere = np.ones(self.labels.shape[-2:], np.float32)
-        one = slice(self.shown, self.shown + 1)
-        ours = self._cpu(self.maps(self.labels.shape[-2:])[one])[0]
-        with evaluation_mode(network), GradCAM(network, [network.body]) as oracle:
-            theirs = [oracle(self.images[one], [SemanticSegmentationTarget(index, everywhere)])[0]
+        ours = _cpu(self.maps(self.labels.shape[-2:])[self.shown])
+        with evaluation_mode(self.network), GradCAM(self.network, [layer]) as oracle:
+            theirs = [oracle(self.images[[self.shown]], [SemanticSegmentationTarget(index, everywhere)])[0]
                       for index in self.classes.tolist()]
         return float(np.abs(ours - np.stack(theirs)).max())
 
     # 2 pseudo masks, 3 counts and score
 
-    @property
-    def masks(self) -> torch.Tensor:
-        """Pseudo masks (B, P, h, w) on the score grid."""
-        return scoring.pseudo_masks(self.maps(self.grid_labels.shape[-2:]), self.config.pseudo_mask_threshold)
-
     def show_masks(self) -> Figure:
-        return illustrations.mask_outcomes(self._cpu(self.masks[self.shown]), self._cpu(self.grid_labels[self.shown]),
-                                           self.classes.tolist(), self.names)
+        maps = self.maps(self.grid_labels.shape[-2:])[self.shown]
+        masks = scoring.pseudo_masks(maps, self.config.pseudo_mask_threshold)
+        return illustrations.mask_outcomes(_cpu(masks), _cpu(self.grid_labels[self.shown]), self.classes.tolist(),
+                                           self.names)
 
     def _counts(self):
-        return scoring.count(self.masks, self.grid_labels, self.classes, len(self.training.statistics.classes),
-                             self.config.absent_images)[self.classes]
+        return self.weighting.count(Feedback(self.labels, self.logits, self.features, self.head, self.network,
+                                             self.images))[self.classes]
 
     def counts(self) -> pd.DataFrame:
         """TP, FP, FN and TN per present class, pixels of the score grid over all images."""
-        counts = self._cpu(self._counts()).astype(int)
+        counts = _cpu(self._counts()).astype(int)
         table = pd.DataFrame(counts, index=self.names, columns=["TP", "FP", "FN"])
         return table.assign(TN=int((self.grid_labels != IGNORE).sum()) - counts.sum(axis=1))
 
     def scores(self) -> pd.DataFrame:
         """The parts of CSPS and CSPS itself per present class."""
-        counts = self._counts()
-        parts = self.config.score_parts.split(",")
-        table = {part: self._cpu(scoring.csps(counts, (part,))) for part in parts}
-        table["CSPS"] = self._cpu(scoring.csps(counts, tuple(parts)))
-        return pd.DataFrame(table, index=self.names).round(3)
+        counts, parts = self._counts(), tuple(self.config.score_parts.split(","))
+        table = {part: _cpu(scoring.csps(counts, (part,))) for part in parts}
+        return pd.DataFrame(table | {"CSPS": _cpu(scoring.csps(counts, parts))}, index=self.names).round(3)
 
     # 4 weights, 5 loss
 
-    def _score(self):
-        return scoring.csps(self._counts(), tuple(self.config.score_parts.split(",")))
+    def weights(self) -> pd.DataFrame:
+        """Score, BW, RW and weight of every class after this one update."""
+        return weight_table(self.dataset.classes, self.weighting.score().cpu(), self.config.weight_terms)
 
     def show_weights(self) -> Figure:
-        data = self.training.datasets["train"]
-        return illustrations.weight_bars(weight_table(self.names, self._score().cpu(), self.config.weight_terms),
-                                         class_colours(data.classes, data.palette))
+        return illustrations.weight_bars(self.weights(), class_colours(self.dataset.classes, self.dataset.palette))
 
     def losses(self) -> pd.DataFrame:
         """Plain and weighted loss of the batch."""
-        weight = torch.ones(len(self.training.statistics.classes), device=self.labels.device)
-        plain = cross_entropy(self.logits, self.labels, weight)
-        weight[self.classes] = cawa_weight(self._score(), self.config.weight_terms)
-        weighted = cross_entropy(self.logits, self.labels, weight)
-        return pd.DataFrame({"loss": [plain.item(), weighted.item()]},
-                            index=["cross entropy", "weighted by BW · RW"]).round(3)
-
-    # helpers
+        weights = (torch.ones_like(self.weighting.weight), self.weighting.weight)
+        losses = [cross_entropy(self.logits, self.labels, weight).item() for weight in weights]
+        return pd.DataFrame({"loss": losses}, index=["cross entropy", "weighted by BW · RW"]).round(3)
 
     def _pixels(self):
         image = self.images[self.shown].cpu() * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
         return (image.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
 
-    @staticmethod
-    def _cpu(tensor):
-        return tensor.cpu().numpy()
+
+def _cpu(tensor):
+    return tensor.cpu().numpy()
 
 
 def _endless(loader):

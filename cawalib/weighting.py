@@ -74,6 +74,13 @@ class Weighting(nn.Module):
         """Remember the present state. It stays on the device, so that training does not wait for it."""
         self._recorded.append(self.state())
 
+    def get_extra_state(self) -> torch.Tensor:
+        """What is recorded goes into the state dict, so that a resumed run has all of it."""
+        return torch.stack(self._recorded) if self._recorded else torch.zeros(0, 4, len(self.weight))
+
+    def set_extra_state(self, recorded: torch.Tensor) -> None:
+        self._recorded = list(recorded.to(self.weight.device))
+
     def read_record(self) -> np.ndarray:
         """(updates, 4, C) float32: what was recorded since the last call."""
         recorded, self._recorded = self._recorded, []
@@ -210,7 +217,7 @@ class CAWAWeighting(Weighting):
         """TP, FP, FN (C, 3) of this step's masks on the score grid."""
         chosen = slice(self.max_images)
         labels = score_labels(feedback.labels[chosen], self.stride)
-        classes = present_classes(labels)
+        classes = self._present(labels)
         if self.source == "prediction":
             masks = prediction_masks(feedback.logits[chosen], classes, self.stride)
         else:
@@ -222,6 +229,12 @@ class CAWAWeighting(Weighting):
                 features.new_zeros(len(labels), 0, *labels.shape[-2:])
             masks = pseudo_masks(maps, self.threshold)
         return count(masks, labels, classes, len(self.weight), self.absent_images)
+
+    def _present(self, labels):
+        """Classes in the labels of any process: an image counts for a class that only another process has."""
+        present = torch.zeros_like(self.weight)
+        present[present_classes(labels)] = 1
+        return _sum_over_processes(present).nonzero()[:, 0]
 
     def score(self) -> torch.Tensor:
         """S (C,) as the weights use it."""

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from cawalib.config import RunConfig
-from cawalib.runs import load_run, write_arrays, write_json, write_table
+from cawalib.files import write_arrays, write_json, write_table
+from cawalib.runs import load_run
 
 NAMES = ("road", "building", "sky", "vegetation", "pavement", "car", "fence", "pole", "pedestrian", "bicycle",
          "traffic sign")

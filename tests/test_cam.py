@@ -45,7 +45,7 @@ def test_maps_equal_pytorch_grad_cam(name, settings):
     model = network(name, **settings).eval()
     images = torch.randn(2, 3, *SIZE)
     expected = oracle(model, model.body, images)
-    assert expected.max() > 0.99  # not all maps are empty
+    assert (expected.max(axis=(2, 3)) > 0.99).any(axis=1).all()  # each image has maps that are not empty
     with torch.no_grad():
         features = model.features(images)
     for closed_form in (True, False):
@@ -54,11 +54,16 @@ def test_maps_equal_pytorch_grad_cam(name, settings):
 
 
 @pytest.mark.parametrize("name, layer", [
-    ("small", "body.down.1"), ("deeplabv3plus", "body.decoder.aspp"), ("unet", "body.encoder.layer3")])
+    ("small", "body.down.1"), ("small", "body.stem.1"),  # the latter is followed by a ReLU in place
+    ("deeplabv3plus", "body.decoder.aspp"), ("unet", "body.encoder.layer3")])
 def test_maps_of_any_named_layer_equal_pytorch_grad_cam(name, layer):
     model = network(name).eval()
     images = torch.randn(2, 3, *SIZE)
-    expected = oracle(model, dict(model.named_modules())[layer], images)
+    plain = copy.deepcopy(model)  # pytorch-grad-cam would see what a ReLU in place has made of the activations
+    for module in plain.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    expected = oracle(plain, dict(plain.named_modules())[layer], images)
     features, head = target_layer(model, layer, images)
     maps = class_activation_maps(features, head, CLASSES, SIZE)
     np.testing.assert_allclose(maps.numpy(), expected, atol=1e-4)
@@ -105,7 +110,7 @@ def test_update_leaves_no_trace(layer, closed_head):
     model = network("small").train()
     model.body.down[0].eval()  # flags that differ from module to module must all come back
     if not closed_head:
-        model.classifier = nn.Sequential(nn.Conv2d(24, 24, 1), nn.BatchNorm2d(24), nn.Dropout(0.5), nn.Conv2d(24, 5, 1))
+        model.classifier = nn.Sequential(nn.BatchNorm2d(16), nn.Dropout(0.5), nn.Conv2d(16, 5, 1))
     images, labels = torch.randn(2, 3, *SIZE), torch.randint(0, 5, (2, *SIZE))
     logits, features = model(images, return_features=True)
     logits.square().mean().backward()

@@ -16,6 +16,7 @@ from cawalib.config import ConfigError, RunConfig, config_from, load_study
     ({"learning_rate": float("nan")}, "parameter 'learning_rate': found nan, expected"),
     ({"pseudo_mask_threshold": 1.5}, "parameter 'pseudo_mask_threshold'"),
     ({"image_height": 100}, "parameter 'image_height': found 100, expected a multiple of 32"),
+    ({"network": "pspnet", "batch_size": 1}, "parameter 'batch_size': found 1, expected at least 2"),
     ({"scale_min": 3.0}, "parameter 'scale_min': found 3.0, above scale_max 2.0"),
     ({"score_parts": "iou,f1"}, "parameter 'score_parts': found 'f1'"),
     ({"score_parts": "iou,iou"}, "parameter 'score_parts'.*each part once"),

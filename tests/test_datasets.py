@@ -66,6 +66,14 @@ def colour_label(folder):
     Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(first_label(folder))
 
 
+def sixteen_bits(folder):
+    Image.fromarray(np.zeros((24, 32), np.uint16)).save(first_label(folder))
+
+
+def one_bit(folder):
+    Image.fromarray(np.zeros((24, 32), bool)).save(first_label(folder))
+
+
 def cut_off(folder):
     path = folder / "train" / "b.jpg"
     path.write_bytes(path.read_bytes()[:200])
@@ -79,6 +87,8 @@ def cut_off(folder):
     (other_size, "trainannot/a.png: labels are 32x12, its image a.png is 32x24"),
     (unknown_value, "trainannot/a.png: found label value 17, which is none of the 11 classes"),
     (colour_label, "trainannot/a.png: found 3 dimensions"),
+    (sixteen_bits, "trainannot/a.png: found labels of type uint16, expected 8 bits"),
+    (one_bit, "trainannot/a.png: found labels of type bool, expected 8 bits"),
     (cut_off, "train/b.jpg: cannot be read as an image"),
     (lambda folder: first_label(folder).write_text("no image"), "trainannot/a.png: cannot be read as an image"),
 ])

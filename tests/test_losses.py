@@ -46,6 +46,12 @@ def test_focal_by_hand(batch):
     torch.testing.assert_close(focal(logits, labels, gamma=0), plain)
 
 
+def test_focal_gradient_is_finite_on_a_pixel_that_is_sure():
+    logits = torch.tensor([200.0, 0.0]).reshape(1, 2, 1, 1).requires_grad_()
+    focal(logits, torch.zeros(1, 1, 1, dtype=torch.int64), gamma=0.5).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_metrics_against_scikit_learn():
     generator = np.random.default_rng(0)
     labels, predicted = generator.integers(0, 4, 200), generator.integers(0, 4, 200)

@@ -84,6 +84,14 @@ def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tm
         ReportConfig(**ask, runs_from="outputs").load(groups=["methods"])
 
 
+def test_common_seeds(study, capsys):
+    path = Path("workflow/grids/tiny.yaml")
+    path.write_text(path.read_text().replace("ours: {method: cawa}", "ours: {method: cawa, seeds: [0, 1]}"))
+    found = ReportConfig(study="tiny", allow_smoke=True).load(groups=["ablations"], labels=["ours"], common_seeds=True)
+    assert [(run.label, run.config.seed) for run in found] == [("ours", 0), ("tau", 0)]
+    assert "left out: further seeds of ours" in capsys.readouterr().out
+
+
 def test_grid_table(study):
     table = ReportConfig(study="tiny").grid("methods")
     assert table["changed"].to_dict() == {"plain": "method = none", "ours": "method = cawa"}

@@ -159,7 +159,8 @@ def test_cuda_asked_for_and_absent(data, tmp_path):
 
 
 def test_unknown_encoder(data, tmp_path):
-    refused(settings(data, tmp_path, network="unet", encoder="resnet19"), ValueError, "parameter 'encoder'.*resnet19")
+    for name in ("resnet19", "tu-nonsense"):
+        refused(settings(data, tmp_path, network="unet", encoder=name), ValueError, f"parameter 'encoder'.*{name}")
 
 
 def test_imagenet_weights_without_network(data, tmp_path, monkeypatch):
@@ -182,12 +183,14 @@ def test_data_root_missing(tmp_path):
 
 def test_output_folder_that_cannot_be_written(data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot be written.*choose another 'outputs_root'"):
+    with pytest.raises(RunError, match="parameter 'outputs_root': .*file is not a folder that can be written"):
         train(settings(data, tmp_path / "file"))
 
 
 def test_unknown_target_layer(data, tmp_path):
     refused(settings(data, tmp_path, target_layer="body.nowhere"), ValueError, "parameter 'target_layer'")
+    refused(settings(data, tmp_path, network="lraspp_mobilenet_v3_large", target_layer="body.backbone"), ValueError,
+            "parameter 'target_layer'.*is not one tensor")
 
 
 def test_batch_larger_than_the_data(data, tmp_path):
@@ -204,6 +207,20 @@ def test_checkpoint_of_another_configuration(data, tmp_path):
     (other.folder / "checkpoint" / "last.pt").write_bytes(b"half a file")
     with pytest.raises(RunError, match="last.pt: damaged checkpoint"):
         train(other)
+
+
+def test_loss_that_is_not_a_number(data, tmp_path, monkeypatch):
+    config = settings(data, tmp_path)
+    monkeypatch.setattr(training, "training_step", lambda *args: torch.tensor(float("nan")))
+    with pytest.raises(RunError, match="the training loss is nan in epoch 1; lower 'learning_rate'"):
+        train(config)
+    assert not (config.folder / "metrics.json").exists()
+
+
+def test_precision_changes_within_a_process_and_is_part_of_a_run(data, tmp_path, capsys):
+    done = train(settings(data, tmp_path, smoke=True, mixed_precision="bf16"))
+    assert done.environment["precision"] == "bf16" and done.environment["device_type"] == "cpu"
+    assert train(settings(data, tmp_path, smoke=True)).environment["precision"] == "no"
 
 
 def test_out_of_memory_names_what_to_lower(data, tmp_path, monkeypatch):
@@ -226,8 +243,8 @@ def test_runs_of_other_code_are_moved_aside_not_lost(data, tmp_path, monkeypatch
     done = train(settings(data, tmp_path, smoke=True))
     monkeypatch.setattr(runs, "code_digest", lambda: "another")
     train(settings(data, tmp_path, smoke=True))
-    assert "made by other code" in capsys.readouterr().out
-    kept = done.folder.with_name(f"seed0.code-{done.environment['code_digest'][:8]}")
+    assert "made with another code_digest, moved to seed0.old1" in capsys.readouterr().out
+    kept = done.folder.with_name("seed0.old1")
     assert (kept / "metrics.json").is_file() and (done.folder / "metrics.json").is_file()
 
 

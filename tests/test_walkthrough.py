@@ -10,7 +10,7 @@ from cawalib.weighting import CAWAWeighting, Feedback
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory):
-    config = RunConfig(data_root=str(tmp_path_factory.mktemp("data")), train_images=16, device="cpu")
+    config = RunConfig(data_root=str(tmp_path_factory.mktemp("data")), train_images=16, feedback_images=1, device="cpu")
     return Walkthrough.prepare(config, steps=12)
 
 
@@ -22,7 +22,23 @@ def test_same_score_and_weights_as_in_training(batch):
     weighting = CAWAWeighting(11)
     weighting.update(Feedback(batch.labels, batch.logits, batch.features, batch.head))
     present = weighting.running.seen.numpy()
+    assert 2 < present.sum() < 11  # some class is absent, so that its weight is tested as well
     np.testing.assert_allclose(batch.scores()["CSPS"], weighting.score().numpy()[present], atol=1e-3)
+    np.testing.assert_allclose(batch.weights()["weight w"], weighting.weight.numpy(), atol=1e-3)
+
+
+def test_bf16_and_a_deeper_layer(batch):
+    config = batch.config.replace(mixed_precision="bf16", target_layer="body.down.1", feedback_images=2, smoke=True)
+    deeper = Walkthrough.prepare(config)
+    assert len(deeper.labels) == 2 and deeper.features.shape[1] == 48
+    assert deeper.difference_from_pytorch_grad_cam() < 1e-3
+
+
+def test_refused_before_any_work(batch):
+    for changes, words in (({"train_images": 4}, "parameter 'batch_size'"), ({"target_layer": "no"}, "'target_layer'"),
+                           ({"outputs_root": __file__}, "parameter 'outputs_root'")):
+        with pytest.raises((ValueError, RuntimeError), match=words):
+            Walkthrough.prepare(batch.config.replace(**changes))
 
 
 def test_tables_and_pictures(batch):

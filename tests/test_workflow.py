@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def dry_run(tmp_path, *words):
     command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--cores", "1", "-n", "--nolock",
-               "--config", f"outputs_root={tmp_path}", *words]
+               *[word for word in words if word.startswith("-")], "--config", f"outputs_root={tmp_path}",
+               *[word for word in words if not word.startswith("-")]]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -27,6 +28,19 @@ def test_jobs(tmp_path, study, reading):
     assert int(table["run"]) == runs
     assert int(table["prepare_data"]) == 1 and int(table["figures"]) == 1
     assert int(table.get("ablations", 0)) == reading - 1
+
+
+def test_a_space_in_the_outputs_folder(tmp_path):
+    done = dry_run(tmp_path / "my outputs", "--printshellcmds")
+    assert done.returncode == 0, done.stderr
+    assert "--expect '" in done.stdout and f"-p outputs_root '{tmp_path}/my outputs'" in done.stdout
+
+
+def test_figures_that_are_there_do_not_stand_for_runs(tmp_path):
+    for name in ("main", "ablations"):
+        (tmp_path / "tables" / "demo").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tables" / "demo" / f"{name}.csv").write_text("")
+    assert "rule run:" in dry_run(tmp_path).stdout
 
 
 def test_unknown_study(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +49,18 @@ def load_streets(config: RunConfig, split: str) -> SegmentationDataset:
         images, labels = streets.draw_split(split, count, height, width, config.imbalance)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as partial:
-                np.savez(partial, images=images, labels=labels)
+            with atomic(path) as unfinished:
+                np.savez(unfinished, images=images, labels=labels)
         except OSError as error:
             raise DatasetError(f"parameter 'data_root': {path.parent} cannot be written ({error.strerror})") from None
     with np.load(path) as arrays:
         images, labels = arrays["images"], arrays["labels"]
     return SegmentationDataset("streets", split, streets.CLASSES, streets.PALETTE, count,
-                               lambda index: (images[index], labels[index]), digest)
+                               partial(_pair, images, labels), digest)
+
+
+def _pair(images, labels, index):
+    return images[index], labels[index]
 
 
 def _drawing_code():

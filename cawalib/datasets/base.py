@@ -91,6 +91,8 @@ def _read_pair(pairs, to_class, num_classes, index):
     stored = _decode(label_path, None)
     if stored.ndim != 2:
         raise DatasetError(f"{label_path}: found {stored.ndim} dimensions {stored.shape}, expected one label per pixel")
+    if stored.dtype != np.uint8:
+        raise DatasetError(f"{label_path}: found labels of type {stored.dtype}, expected 8 bits a pixel (0 to 255)")
     if image.shape[:2] != stored.shape:
         raise DatasetError(f"{label_path}: labels are {stored.shape[1]}x{stored.shape[0]}, its image {image_path.name} "
                            f"is {image.shape[1]}x{image.shape[0]}; they must be of one size")
