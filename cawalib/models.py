@@ -71,7 +71,7 @@ def _missing_weights(config, error):
         encoder = _encoder_name(config)
         settings = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {}).get("imagenet", {})
         source = f"hub repository '{settings['repo_id']}'" if "repo_id" in settings else f"timm model '{encoder[3:]}'"
-        place = f"file model.safetensors of the {source}, in {huggingface_hub.constants.HF_HUB_CACHE}"
+        place = f"files config.json and model.safetensors of the {source}, in {huggingface_hub.constants.HF_HUB_CACHE}"
     return (f"parameter 'encoder_weights': the ImageNet weights of '{config.network}' are not on disk and cannot be "
             f"downloaded ({detail[:160]}); missing: {place}; or train without: encoder_weights = 'none'")
 

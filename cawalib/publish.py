@@ -1,7 +1,7 @@
 """A finished study's small files, copied to where they can be committed as a reference.
 
     python -m cawalib.publish demo outputs/reference/demo
-    python -m cawalib.publish camvid outputs/reference/camvid-first
+    python -m cawalib.publish camvid-first outputs/reference/camvid-first
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def dry_run(tmp_path, *words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("study, reading", [("demo", 2), ("camvid", 1)])
+@pytest.mark.parametrize("study, reading", [("demo", 2), ("camvid-first", 1)])
 def test_jobs(tmp_path, study, reading):
     done = dry_run(tmp_path, f"study={study}")
     assert done.returncode == 0, done.stderr
