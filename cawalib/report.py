@@ -71,10 +71,20 @@ class ReportConfig:
         """
         def read(root, **allowed):
             study = self._study(root)
+            known = [entry.label for entry in study.entries]
+            for label in labels:
+                if label not in known:
+                    raise ConfigError(f"label {label!r}: not in study '{self.study}', which has {', '.join(known)}")
             entries = [entry for entry in study.entries if entry.group in groups or entry.label in labels]
-            if common_seeds:
-                entries = _with_common_seeds(entries)
-            return load_runs(Study(study.name, tuple(entries)), **allowed)
+            common = set.intersection(*(set(entry.seeds) for entry in entries))
+            longer = [entry.label for entry in entries if set(entry.seeds) != common] if common_seeds else []
+            if longer:
+                entries = [replace(entry, seeds=tuple(sorted(common))) for entry in entries]
+            found = load_runs(Study(study.name, tuple(entries)), **allowed)
+            if longer:
+                seeds = ", ".join(map(str, sorted(common)))
+                print(f"Compared on seeds {seeds}; left out: further seeds of {', '.join(longer)}.")
+            return found
 
         asked = {"allow_other_code": self.allow_other_code, "allow_unfinished": self.allow_unfinished,
                  "allow_smoke": self.allow_smoke}
@@ -105,12 +115,3 @@ class ReportConfig:
 
     def _study(self, root=None):
         return load_study(Path("workflow/grids", f"{self.study}.yaml"), outputs_root=str(root or self.outputs_root))
-
-
-def _with_common_seeds(entries):
-    common = set.intersection(*(set(entry.seeds) for entry in entries))
-    longer = [entry.label for entry in entries if set(entry.seeds) != common]
-    if longer:
-        seeds = ", ".join(map(str, sorted(common)))
-        print(f"Compared on seeds {seeds}; left out: further seeds of {', '.join(longer)}.")
-    return [replace(entry, seeds=tuple(sorted(common))) for entry in entries]

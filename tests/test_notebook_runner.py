@@ -126,6 +126,7 @@ def test_typed_values_are_checked_too(tmp_path, forbidden):
 
 def test_a_good_run_leaves_only_the_output(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the kernel works in the repository root all the same
+    monkeypatch.delenv("CAWALIB_HEADLESS", raising=False)  # nbval's conftest sets it
     check = ("import os, pathlib; from cawalib.notebook import start\n"
              "assert os.environ['CAWALIB_HEADLESS'] == '1' and pathlib.Path.cwd() == start()\n"
              "print('given', epochs, repr(rate), label, augment, scales)")

@@ -90,6 +90,8 @@ def test_common_seeds(study, capsys):
     found = ReportConfig(study="tiny", allow_smoke=True).load(groups=["ablations"], labels=["ours"], common_seeds=True)
     assert [(run.label, run.config.seed) for run in found] == [("ours", 0), ("tau", 0)]
     assert "left out: further seeds of ours" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="label 'hers': not in study 'tiny', which has plain, ours, tau"):
+        ReportConfig(study="tiny").load(labels=["hers"])
 
 
 def test_grid_table(study):
