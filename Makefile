@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is set up from requirements.lock by the first call.
 #   make paper   the whole collection on the built-in data, about a quarter of an hour on two cores
 #   make test    pytest and nbval
-#   make lab     JupyterLab
+#   make lab     JupyterLab; on a server: make lab LAB_OPTIONS=--no-browser
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
@@ -34,7 +34,7 @@ test: setup
 	$(BIN)/python -m pytest -q --nbval-lax tests notebooks
 
 lab: setup
-	$(BIN)/jupyter lab
+	$(BIN)/jupyter lab $(LAB_OPTIONS)
 
 lint: setup
 	$(BIN)/ruff check cawalib tests notebooks
