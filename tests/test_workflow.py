@@ -1,7 +1,9 @@
 """The Snakefile lists the jobs that the studies ask for."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,18 @@ def test_figures_that_are_there_do_not_stand_for_runs(tmp_path):
         (tmp_path / "tables" / "demo").mkdir(parents=True, exist_ok=True)
         (tmp_path / "tables" / "demo" / f"{name}.csv").write_text("")
     assert "rule run:" in dry_run(tmp_path).stdout
+
+
+def test_a_table_drawn_anew_makes_no_run_stale(tmp_path):
+    study = load_study(ROOT / "workflow" / "grids" / "demo.yaml", outputs_root=str(tmp_path))
+    files = [config.folder / "metrics.json" for _, config in study.configs()]
+    tables = ("streets/class_statistics.csv", "demo/main.csv", "demo/ablations.csv")
+    files += [tmp_path / "tables" / name for name in tables]
+    for age, path in zip(range(len(files), 0, -1), files, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        os.utime(path, (time.time() - 100 * age,) * 2)
+    assert "rule run:" not in dry_run(tmp_path).stdout
 
 
 def test_unknown_study(tmp_path):
