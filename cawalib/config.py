@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-DATASETS = ("streets", "camvid")
+DATASETS = ("streets", "camvid", "cityscapes", "ade20k", "cocostuff", "cocostuff10k", "folder")
 NETWORKS = ("small", "lraspp_mobilenet_v3_large", "unet", "deeplabv3plus", "segformer", "pspnet")
 # A method is a class weighting and a loss.
 METHODS = {
@@ -34,6 +34,7 @@ CHOICES = {
     "method": tuple(METHODS),
     "encoder_weights": ("none", "imagenet"),
     "optimizer": ("adamw", "sgd"),
+    "evaluation": ("resize", "whole", "slide"),
     "device": ("auto", "cpu", "cuda"),
     "mixed_precision": ("auto", "no", "bf16", "fp16"),
     "score_source": ("cam", "prediction", "frozen", "shuffled"),
@@ -46,6 +47,10 @@ RANGES = {
     "train_images": (0, 10**9),
     "image_height": (32, 8192),
     "image_width": (32, 8192),
+    "short_side": (0, 16384),
+    "val_fraction": (0.001, 0.9),
+    "split_seed": (0, 2**31 - 1),
+    "largest_class_share": (0.1, 1),
     "epochs": (1, 100_000),
     "batch_size": (1, 4096),
     "learning_rate": (1e-8, 10),
@@ -68,7 +73,7 @@ CAWA_FIELDS = (
     "absent_images", "update_every", "feedback_images", "target_layer",
 )
 # Where and on what a run is computed, not what is computed: these stay out of the config hash.
-PLACE_FIELDS = ("seed", "data_root", "outputs_root", "device", "data_workers")
+PLACE_FIELDS = ("seed", "data_root", "prepared_root", "outputs_root", "device", "data_workers")
 
 
 class ConfigError(ValueError):
@@ -86,10 +91,14 @@ class RunConfig:
     # data
     dataset: str = "streets"
     data_root: str = "data"  # folder with the dataset; `streets` keeps its drawn scenes there
+    prepared_root: str = "data/prepared"  # what notebook 01 writes: class counts and, if asked, decoded pairs
     imbalance: float = 1000.0  # streets: pixels of the most frequent class over the rarest one
+    val_fraction: float = 0.2  # folder without lists: share of the pairs that is kept for validation
+    split_seed: int = 0  # folder without lists: which pairs
     train_images: int = 0  # use only the first so many training images; 0: all
-    image_height: int = 96  # pixels, what the network sees
+    image_height: int = 96  # pixels, what the network sees in training
     image_width: int = 128
+    short_side: int = 0  # pixels, of images before scale and crop; 0: the short side of what the network sees
     # network
     network: str = "small"
     encoder: str = "default"  # segmentation-models-pytorch encoder name; default: resnet18, segformer mit_b0
@@ -104,8 +113,10 @@ class RunConfig:
     augment: bool = True  # random scale, crop, flip, colour
     scale_min: float = 0.5
     scale_max: float = 2.0
+    largest_class_share: float = 1.0  # of a crop's labelled pixels: crops above are drawn again; 1: no limit
     focal_gamma: float = 2.0  # focal: exponent of (1 - p)
     validate_every: int = 5  # epochs
+    evaluation: str = "resize"  # images at the size of training's; whole: at short_side; slide: in windows
     smoke: bool = False  # two batches per split and epoch, only to see that it runs; never compared
     # adaptive class weights (METHOD.md sections 1 to 4)
     score_source: str = "cam"  # what is scored against the labels
@@ -156,6 +167,13 @@ class RunConfig:
             self._refuse_unused(("focal_gamma",), f"method '{self.method}'")
         if self.dataset != "streets":
             self._refuse_unused(("imbalance",), f"dataset '{self.dataset}'")
+        if self.dataset != "folder":
+            self._refuse_unused(("val_fraction", "split_seed"), f"dataset '{self.dataset}'")
+        if self.evaluation == "resize" and self.short_side:
+            raise ConfigError(f"parameter 'short_side': found {self.short_side} with evaluation 'resize', which would "
+                              "judge at another scale than it trains on; choose evaluation 'whole' or 'slide'")
+        if not self.augment:
+            self._refuse_unused(("scale_min", "scale_max", "largest_class_share"), "augment False")
         if self.network in ("small", "lraspp_mobilenet_v3_large"):
             self._refuse_unused(("encoder",), f"network '{self.network}'")
         if self.network == "small":
@@ -177,8 +195,11 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """Ten hexadecimal digits of what is computed; seed and place do not enter."""
-        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in PLACE_FIELDS}
+        """Ten hexadecimal digits of what is computed; seed and place do not enter.
+
+        Only settings that differ from their defaults do, so that a new setting renames no old run.
+        """
+        kept = {k: v for k, v in self.changed().items() if k not in PLACE_FIELDS}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
@@ -243,10 +264,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of runs, read from a YAML file in workflow/grids."""
+    """A grid of runs, read from a YAML file in workflow/grids.
+
+    Args:
+        split: the one that its tables are about.
+        targets: group -> what its baseline should reach before any comparison in it counts: {"miou": 0 to 1,
+            "source": whose number it is}.
+    """
 
     name: str
     entries: tuple[Entry, ...]
+    split: str = "test"
+    targets: dict[str, dict] = dataclasses.field(default_factory=dict)
 
     def configs(self) -> list[tuple[Entry, RunConfig]]:
         return [(entry, entry.config(seed)) for entry in self.entries for seed in entry.seeds]
@@ -254,13 +283,24 @@ class Study:
     def group(self, group: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.group == group]
 
+    @property
+    def compared(self) -> list[str]:
+        """The groups that are compared with a baseline of their own: all but the ablations."""
+        return [group for group in dict.fromkeys(entry.group for entry in self.entries) if group != "ablations"]
+
+
+def group_folder(group: str) -> str:
+    """The folder of a group's figures and tables below those of its study; "" for the main one, `methods`."""
+    return "" if group in ("methods", "ablations") else "".join(c if c.isalnum() else "-" for c in group.lower())
+
 
 def load_study(path, **overrides) -> Study:
     """Read a study: `common` settings, `seeds`, and per group a table label -> settings.
 
     Args:
         path: YAML file, keys `common` (dict), `seeds` (list of int), `groups` (group -> label -> settings);
-            a label's settings may hold their own `seeds`.
+            a label's settings may hold their own `seeds`. A group may hold its own `common` settings and a
+            `target` (see `Study`), a file the `split` to report.
         overrides: settings put over every run's, such as `data_root`.
 
     Raises:
@@ -273,16 +313,26 @@ def load_study(path, **overrides) -> Study:
     missing = {"common", "seeds", "groups"} - set(table if isinstance(table, dict) else {})
     if missing:
         raise ConfigError(f"study file {path}: missing {', '.join(sorted(missing))}")
-    entries = []
+    entries, targets = [], {}
     for group, labels in table["groups"].items():
+        labels = dict(labels)
+        common = table["common"] | labels.pop("common", {})
+        if "target" in labels:
+            targets[group] = labels.pop("target")
         for label, settings in labels.items():
             settings = dict(settings or {})
             seeds = tuple(settings.pop("seeds", table["seeds"]))
-            entries.append(Entry(label, group, table["common"] | settings | overrides, seeds))
-    study = Study(path.stem, tuple(entries))
-    labels = [entry.label for entry in entries]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ConfigError(f"study file {path}: label '{label}' stands there more than once")
+            entries.append(Entry(label, group, common | settings | overrides, seeds))
+    study = Study(path.stem, tuple(entries), table.get("split", "test"), targets)
+    _check_labels(path, study)
     study.configs()  # every run's settings are checked now, before any of them starts
     return study
+
+
+def _check_labels(path, study):
+    # the ablations are shown beside the methods
+    scopes = [study.group(group) + (study.group("ablations") if group == "methods" else []) for group in study.compared]
+    for labels in [[entry.label for entry in scope] for scope in scopes]:
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ConfigError(f"study file {path}: label '{label}' stands there more than once")

@@ -153,7 +153,7 @@ def _block(inputs, outputs, stride=1, groups=1):
 
 
 class SmallBody(nn.Module):
-    """Encoder-decoder with skip connections, down to 1/16 and up again to 1/2 of the image; 0.13 M parameters.
+    """Encoder-decoder with skip connections, down to 1/16 and up again to 1/2 of the image; 0.12 M parameters.
 
     Made to learn `streets` on one CPU core in well under a minute: most of the cost would lie at 1/2, so there
     it is narrow.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cawalib.config import ConfigError, Study, load_study
+from cawalib.config import ConfigError, Study, group_folder, load_study
 from cawalib.runs import Run, RunError, check_writable, load_runs
 
 
@@ -20,6 +20,7 @@ class ReportConfig:
     """
 
     study: str = "demo"
+    group: str = "methods"
     outputs_root: str = "outputs"
     runs_from: str = "auto"  # outputs | reference | auto
     baseline: str = ""
@@ -40,11 +41,11 @@ class ReportConfig:
 
     @property
     def figures(self) -> Path:
-        return Path(self.outputs_root, "figures", self.study)
+        return Path(self.outputs_root, "figures", self.study, group_folder(self.group))
 
     @property
     def tables(self) -> Path:
-        return Path(self.outputs_root, "tables", self.study)
+        return Path(self.outputs_root, "tables", self.study, group_folder(self.group))
 
     def grid(self, group: str) -> pd.DataFrame:
         """What differs between the entries of a group, and their seeds."""
@@ -80,7 +81,7 @@ class ReportConfig:
             longer = [entry.label for entry in entries if set(entry.seeds) != common] if common_seeds else []
             if longer:
                 entries = [replace(entry, seeds=tuple(sorted(common))) for entry in entries]
-            found = load_runs(Study(study.name, tuple(entries)), **allowed)
+            found = load_runs(replace(study, entries=tuple(entries)), **allowed)
             if longer:
                 seeds = ", ".join(map(str, sorted(common)))
                 print(f"Compared on seeds {seeds}; left out: further seeds of {', '.join(longer)}.")
@@ -112,6 +113,17 @@ class ReportConfig:
             return True
         print("No pictures: these runs were published without samples.npz, since their images may not be passed on.")
         return False
+
+    def target(self, runs: list[Run], baseline: str) -> None:
+        """Print what the baseline should reach before a comparison counts, and what it does, where that is known."""
+        target = self._study().targets.get(self.group)
+        if not target:
+            return
+        reached = [run.metrics["splits"][self.split]["miou"] for run in runs if run.label == baseline]
+        mean = sum(reached) / len(reached)
+        verdict = "reached" if mean >= target["miou"] else "not reached, so the comparison does not count yet"
+        print(f"{baseline}: {100 * mean:.1f} mIoU on {self.split}, mean of {len(reached)}; "
+              f"target {100 * target['miou']:.1f} ({target['source']}): {verdict}.")
 
     def _study(self, root=None):
         return load_study(Path("workflow/grids", f"{self.study}.yaml"), outputs_root=str(root or self.outputs_root))

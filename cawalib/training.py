@@ -19,7 +19,6 @@ from accelerate import Accelerator, skip_first_batches
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader, DistributedSampler
-from tqdm.auto import tqdm
 
 from cawalib import runs
 from cawalib.cam import target_layer
@@ -31,6 +30,7 @@ from cawalib.evaluation import SMOKE_BATCHES, evaluate, sample_predictions
 from cawalib.files import write_arrays, write_json, write_table
 from cawalib.losses import Criterion
 from cawalib.models import build_model
+from cawalib.progress import is_watched, progress
 from cawalib.transforms import TrainingImages
 from cawalib.weighting import Feedback, build_weighting
 
@@ -83,7 +83,8 @@ def train(config: RunConfig) -> runs.Run:
     accelerator = build_accelerator(config)
     main = accelerator.is_main_process  # with several processes, one of them writes
     with runs.claim(config.folder) if main else nullcontext():
-        datasets = load_checked(config)
+        with accelerator.main_process_first():  # what it reads and counts, the others find
+            datasets = load_checked(config)
         environment = runs.environment(_device_name(accelerator), accelerator.mixed_precision, data_digest(datasets))
         finished = runs.prepare(config, environment) if main else None
         accelerator.wait_for_everyone()
@@ -224,8 +225,7 @@ def run_epoch(training: Training, stop: threading.Event) -> None:
     started = time.perf_counter()
     batches = skip_first_batches(training.loader, training.batch) if training.batch else training.loader
     batches = itertools.islice(batches, training.batches - training.batch)
-    bar = tqdm(batches, total=training.batches, initial=training.batch, leave=False, disable=not _is_watched(),
-               desc=f"epoch {training.epoch + 1} of {config.epochs}")
+    bar = progress(batches, training.batches, f"epoch {training.epoch + 1} of {config.epochs}", initial=training.batch)
     for images, labels in bar:
         training.loss_sum = training.loss_sum + training_step(training, images, labels)
         training.batch += 1
@@ -258,18 +258,11 @@ def _end_epoch(training):
         raise runs.RunError(f"run folder {config.folder}: the training loss is {row['train_loss']} in epoch "
                             f"{row['epoch']}; lower 'learning_rate', or set mixed_precision to 'no'")
     training.history.append(row | {"seconds": round(training.epoch_seconds, 3)})
-    if not _is_watched() or training.epoch + 1 == config.epochs:
+    if not is_watched() or training.epoch + 1 == config.epochs:
         shown = f", val mIoU {row['val_miou']:.3f}" if row["val_miou"] == row["val_miou"] else ""
         training.accelerator.print(f"epoch {row['epoch']:3d}: loss {row['train_loss']:.3f}{shown}", flush=True)
     training.epoch, training.batch = training.epoch + 1, 0
     training.loss_sum, training.epoch_seconds = 0.0, 0.0
-
-
-def _is_watched():
-    """Whether somebody looks at this run as it goes: a terminal, or a notebook open in JupyterLab or VS Code."""
-    if os.environ.get("CAWALIB_HEADLESS"):
-        return False
-    return sys.stderr.isatty() or bool(os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_PID"))
 
 
 # ---------------------------------------------------------------- the end of a run

@@ -15,20 +15,44 @@ from cawalib.datasets import IGNORE, SegmentationDataset
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as every pretrained encoder expects
 
 
+class RandomCropOfClasses(v2.RandomCrop):
+    """A random crop of which no class covers more than a share of the labelled pixels.
+
+    A crop that does is drawn again, ten times at most, as in the recipes for Cityscapes and ADE20K. Empty crops are
+    taken as they are.
+    """
+
+    def __init__(self, size, largest_class_share: float, fill: dict):
+        super().__init__(size, pad_if_needed=True, fill=fill)
+        self.largest_class_share = largest_class_share
+
+    def make_params(self, flat_inputs):
+        labels = next(part for part in flat_inputs if isinstance(part, tv_tensors.Mask))
+        for _ in range(10):
+            params = super().make_params(flat_inputs)
+            counts = torch.bincount(self.transform(labels, params).flatten(), minlength=256)[:IGNORE]
+            if counts.max() <= self.largest_class_share * counts.sum():
+                break
+        return params
+
+
 def training_transform(config: RunConfig) -> v2.Transform:
     """Random scale, crop, flip and colour as in torchvision's segmentation reference; or only a resize.
 
-    The short side becomes scale_min to scale_max times that of the network's input; then a crop of that
-    input's size is cut, filled up with the mean colour and ignored labels where the image is too small.
+    The short side becomes scale_min to scale_max times `short_side` (or the short side of the network's input); then a
+    crop of that input's size is cut, filled up with the mean colour and ignored labels where the image is too small.
     """
     size = (config.image_height, config.image_width)
     steps = [v2.Resize(size, antialias=True)]
     if config.augment:
-        short = min(size)
+        short = base_size(config)
         fill = {tv_tensors.Image: tuple(round(255 * value) for value in MEAN), tv_tensors.Mask: IGNORE}
+        crop = v2.RandomCrop(size, pad_if_needed=True, fill=fill)
+        if config.largest_class_share < 1:
+            crop = RandomCropOfClasses(size, config.largest_class_share, fill)
         steps = [
             v2.RandomResize(round(short * config.scale_min), round(short * config.scale_max) + 1, antialias=True),
-            v2.RandomCrop(size, pad_if_needed=True, fill=fill),
+            crop,
             v2.RandomHorizontalFlip(),
             # no change of hue: it costs more time than all the rest together
             v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
@@ -36,9 +60,19 @@ def training_transform(config: RunConfig) -> v2.Transform:
     return v2.Compose([*steps, *_to_network()])
 
 
+def base_size(config: RunConfig) -> int:
+    """The short side of images, in pixels, before they are scaled at random."""
+    return config.short_side or min(config.image_height, config.image_width)
+
+
 def evaluation_transform(config: RunConfig) -> v2.Transform:
-    """The image at the network's size; the labels are left at their own, where they are judged."""
-    return v2.Compose([v2.Resize((config.image_height, config.image_width), antialias=True), *_to_network()])
+    """The image at the size it is judged at; the labels are left at their own.
+
+    Evaluation "resize": the size of the network's input, whatever that does to its proportions. Else its short side
+    becomes the base size.
+    """
+    size = (config.image_height, config.image_width) if config.evaluation == "resize" else base_size(config)
+    return v2.Compose([v2.Resize(size, antialias=True), *_to_network()])
 
 
 def _to_network():
@@ -75,7 +109,7 @@ class TrainingImages(Dataset):
 
 
 class EvaluationImages(Dataset):
-    """Pairs as they are: image (3, h, w) float32 at the network's size, labels (H, W) uint8 at their own."""
+    """Pairs as they are: image (3, h, w) float32, see `evaluation_transform`; labels (H, W) uint8 at their own size."""
 
     def __init__(self, dataset: SegmentationDataset, config: RunConfig):
         self.dataset = dataset
@@ -90,9 +124,10 @@ class EvaluationImages(Dataset):
 
 
 def collate_evaluation(pairs):
-    """Images stacked (B, 3, h, w); labels a list, since their sizes may differ."""
+    """Images stacked (B, 3, h, w) where they are of one size, else a list; labels a list."""
     images, labels = zip(*pairs, strict=True)
-    return torch.stack(images), list(labels)
+    same = len({image.shape for image in images}) == 1
+    return torch.stack(images) if same else list(images), list(labels)
 
 
 def _image(array):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cawalib.config import ConfigError, RunConfig, config_from, load_study
+from cawalib.config import ConfigError, RunConfig, config_from, group_folder, load_study
 
 
 @pytest.mark.parametrize("settings, words", [
@@ -23,6 +23,13 @@ from cawalib.config import ConfigError, RunConfig, config_from, load_study
     ({"method": "none", "score_momentum": 0.5}, "'score_momentum': found 0.5, which has no effect with method 'none'"),
     ({"focal_gamma": 3.0}, "'focal_gamma'.*no effect with method 'cawa'"),
     ({"dataset": "camvid", "imbalance": 10.0}, "'imbalance'.*no effect with dataset 'camvid'"),
+    ({"dataset": "citiscapes"}, "parameter 'dataset': found 'citiscapes'; did you mean 'cityscapes'"),
+    ({"short_side": 512}, "parameter 'short_side': found 512 with evaluation 'resize'.*choose evaluation 'whole'"),
+    ({"evaluation": "window"}, "parameter 'evaluation': found 'window'; .*resize, whole, slide"),
+    ({"largest_class_share": 0.05}, "parameter 'largest_class_share': found 0.05, expected 0.1 to 1"),
+    ({"val_fraction": 0.5}, "'val_fraction'.*no effect with dataset 'streets'"),
+    ({"dataset": "folder", "val_fraction": 0.0}, "parameter 'val_fraction': found 0.0, expected 0.001 to 0.9"),
+    ({"augment": False, "largest_class_share": 0.5}, "'largest_class_share'.*no effect with augment False"),
     ({"encoder": "resnet50"}, "'encoder'.*no effect with network 'small'"),
     ({"encoder_weights": "imagenet"}, "'encoder_weights'.*no effect with network 'small'"),
     ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
@@ -35,13 +42,14 @@ def test_refused(settings, words):
 
 def test_hash_is_of_what_is_computed():
     base = RunConfig()
-    same = base.replace(seed=5, data_root="/elsewhere", outputs_root="/there", device="cpu", data_workers=3)
+    same = base.replace(seed=5, data_root="/elsewhere", prepared_root="/other", outputs_root="/there", device="cpu", data_workers=3)
     assert base.hash == same.hash and base.folder != same.folder
     changes = {"epochs": 11, "score_source": "prediction", "pseudo_mask_threshold": 0.4, "imbalance": 10,
                "augment": False}
     hashes = {base.replace(**{name: value}).hash for name, value in changes.items()} | {base.hash}
     assert len(hashes) == len(changes) + 1
     assert RunConfig(imbalance=1000).hash == base.hash  # an int where a float is meant
+    assert base.hash == "44136fa355"  # SHA-256 of "{}": nothing differs from the defaults
 
 
 def test_changed_settings_make_the_run_again():
@@ -69,11 +77,31 @@ def test_study(tmp_path):
     assert all(str(config.folder).startswith("elsewhere/runs/streets/") for _, config in study.configs())
 
 
+def test_groups_of_their_own(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(STUDY.replace("groups:", """split: val
+some: &some
+  plain: {method: none}
+groups:
+  A+ 1:
+    <<: *some
+    common: {epochs: 7, batch_size: 4}
+    target: {miou: 0.5, source: somebody}
+  ablations:
+    other: {method: none, epochs: 4}"""))
+    study = load_study(path)
+    found = {(entry.group, entry.label): (config.epochs, config.batch_size) for entry, config in study.configs()}
+    assert found["A+ 1", "plain"] == (7, 4) and found["methods", "plain"] == (3, 8)
+    assert study.compared == ["A+ 1", "methods"] and study.split == "val"
+    assert study.targets == {"A+ 1": {"miou": 0.5, "source": "somebody"}}
+    assert group_folder("A+ 1") == "a--1" and group_folder("methods") == ""
+
+
 @pytest.mark.parametrize("change, words", [
     (("epochs: 3", "epoch: 3"), "study entry 'plain': unknown parameter 'epoch'"),
     (("method: none", "method: non"), "parameter 'method'"),
     (("seeds: [0, 1]", "seed: 0"), "missing seeds"),
-    (("    ours: {method: cawa, seeds: [4]}", "  more:\n    plain: {method: cawa}"), "'plain' stands there more than"),
+    (("    ours: {method: cawa, seeds: [4]}", "  ablations:\n    plain: {method: cawa}"), "'plain' stands there more than"),
 ])
 def test_malformed_study(tmp_path, change, words):
     path = tmp_path / "grid.yaml"

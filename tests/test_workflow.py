@@ -20,16 +20,22 @@ def dry_run(tmp_path, *words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("study, reading", [("demo", 2), ("camvid-first", 1)])
-def test_jobs(tmp_path, study, reading):
+@pytest.mark.parametrize("study, groups, ablations", [
+    ("demo", ["methods"], 1), ("camvid-first", ["methods"], 0),
+    ("cityscapes", ["deeplabv3--r18", "deeplabv3--r50", "segformer-b0"], 0),
+    ("ade20k", ["deeplabv3--r18", "deeplabv3--r50", "segformer-b0"], 0),
+    ("cocostuff", ["deeplabv3--r18", "deeplabv3--r50", "segformer-b0"], 0),
+])
+def test_jobs(tmp_path, study, groups, ablations):
     done = dry_run(tmp_path, f"study={study}")
     assert done.returncode == 0, done.stderr
     runs = len(load_study(ROOT / "workflow" / "grids" / f"{study}.yaml").configs())
     lines = [line.split() for line in done.stdout.splitlines()]
     table = {line[0]: line[1] for line in lines if len(line) == 2 and line[1].isdigit()}
     assert int(table["run"]) == runs
-    assert int(table["prepare_data"]) == 1 and int(table["figures"]) == 1
-    assert int(table.get("ablations", 0)) == reading - 1
+    assert int(table["prepare_data"]) == 1 and int(table.get("ablations", 0)) == ablations
+    for group in groups:
+        assert int(table[f"figures_{group}".replace("-", "_")]) == 1
 
 
 def test_a_space_in_the_outputs_folder(tmp_path):

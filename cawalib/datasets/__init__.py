@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from functools import partial
 from pathlib import Path
@@ -9,34 +10,84 @@ from pathlib import Path
 import numpy as np
 
 from cawalib.config import RunConfig
-from cawalib.datasets import camvid, streets
+from cawalib.datasets import ade20k, camvid, cityscapes, cocostuff, folder, layouts, prepared, streets
 from cawalib.datasets.base import IGNORE, DatasetError, SegmentationDataset
+from cawalib.datasets.statistics import survey
 from cawalib.files import atomic
 
-__all__ = ["IGNORE", "DatasetError", "SegmentationDataset", "load_datasets", "load_streets"]
+__all__ = ["FILE_DATASETS", "IGNORE", "DatasetError", "SegmentationDataset", "list_datasets", "load_datasets",
+           "load_streets"]
 
 # scenes drawn for each split of `streets`
 STREETS_COUNTS = {"train": 160, "val": 80, "test": 160}
+FILE_DATASETS = {dataset.name: dataset for dataset in (
+    camvid.DATASET, cityscapes.DATASET, ade20k.DATASET, cocostuff.DATASET, cocostuff.DATASET_10K)}
 
 
-def load_datasets(config: RunConfig) -> dict[str, SegmentationDataset]:
-    """The splits of the run's dataset, every pair of them read once and so verified.
+def load_datasets(config: RunConfig, partly: bool = False) -> dict[str, SegmentationDataset]:
+    """The splits of the run's dataset, every pair of them read once and so verified, at the run's `short_side`.
+
+    Args:
+        partly: also take a dataset of which only some splits are there, to look at it.
 
     Returns:
-        split name -> dataset; `train` and `val` always, `test` where the dataset has one.
+        split name -> dataset; `train` and `val` always, `test` where the dataset has one. Each carries its survey.
 
     Raises:
         DatasetError: a folder, a pair or a file that cannot be used.
     """
+    return {split: _verified(dataset, config) for split, dataset in list_datasets(config, partly).items()}
+
+
+def list_datasets(config: RunConfig, partly: bool = False) -> dict[str, SegmentationDataset]:
+    """The splits of the run's dataset as their files lie, not yet read.
+
+    Raises:
+        DatasetError: a folder is missing, or files do not pair up.
+    """
     if config.dataset == "streets":
         splits = {split: load_streets(config, split) for split in STREETS_COUNTS}
+    elif config.dataset == "folder":
+        splits = {split: folder.load(config.data_root, split, config.val_fraction, config.split_seed)
+                  for split in folder.splits(config.data_root)}
     else:
-        splits = {split: camvid.load(config.data_root, split) for split in camvid.SPLITS}
-    if config.train_images:
+        splits = _from_layouts(config, partly)
+    if config.train_images and "train" in splits:
         splits["train"] = splits["train"].first(config.train_images)
-    for dataset in splits.values():
-        dataset.keep()
     return splits
+
+
+def _from_layouts(config, partly):
+    dataset = FILE_DATASETS[config.dataset]
+    found = {split: layouts.find(dataset, config.data_root, split) for split in dataset.expected}
+    there = [split for split in found if found[split]]
+    if "train" not in there and "val" in there and config.smoke:
+        # a smoke run only shows that everything works, and is never compared: any pairs will do
+        validation = layouts.load(dataset, config.data_root, "val", found["val"])
+        return {"train": dataclasses.replace(validation, split="train"), "val": validation}
+    try:
+        return {split: layouts.load(dataset, config.data_root, split, found[split])
+                for split in (there if partly and there else found)}
+    except DatasetError as error:
+        hint = ", or set smoke to only see that it runs, on the validation split" if there == ["val"] else ""
+        raise DatasetError(f"{error}{hint}") from None
+
+
+def _verified(listed, config):
+    if config.dataset == "streets":
+        listed.survey = survey(listed)
+        return listed
+    listed.keep()
+    listed.survey = survey(listed, config.prepared_root, config.data_workers)
+    dataset = listed
+    if config.short_side:
+        dataset = listed.shrunk(config.short_side, labels=listed.split == "train")
+    kept = prepared.find(listed, config.prepared_root, config.short_side)
+    if kept is not None and not listed.small:
+        dataset = dataclasses.replace(dataset, read=kept)
+    if dataset is not listed:
+        dataset.keep()
+    return dataset
 
 
 def load_streets(config: RunConfig, split: str) -> SegmentationDataset:

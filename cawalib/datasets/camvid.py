@@ -6,30 +6,22 @@ and 11 = void). 367, 101 and 233 pairs of 480x360 pixels.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from cawalib.datasets.base import IGNORE, DatasetError, SegmentationDataset, from_files, list_pairs
+from cawalib.datasets.base import IGNORE
+from cawalib.datasets.layouts import FileDataset, Layout
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 # the SegNet tutorial's colours
 PALETTE = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
            (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192))
-SPLITS = ("train", "val", "test")
+TO_CLASS = np.full(256, -1, np.int16)
+TO_CLASS[:len(CLASSES)] = range(len(CLASSES))
+TO_CLASS[[len(CLASSES), IGNORE]] = IGNORE
 
-
-def load(root, split: str) -> SegmentationDataset:
-    """One split of CamVid.
-
-    Raises:
-        DatasetError: the folder is missing, or images and labels do not pair up.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise DatasetError(f"parameter 'data_root': folder {root} not found; expected CamVid with the folders "
-                           "train, trainannot, val, valannot, test, testannot")
-    to_class = np.full(256, -1)
-    to_class[:len(CLASSES)] = range(len(CLASSES))
-    to_class[[len(CLASSES), IGNORE]] = IGNORE
-    return from_files("camvid", split, CLASSES, PALETTE, list_pairs(root / split, root / f"{split}annot"), to_class)
+DATASET = FileDataset(
+    name="camvid", classes=CLASSES, palette=PALETTE, to_class=TO_CLASS,
+    expected={"train": 367, "val": 101, "test": 233},
+    layouts=(Layout("{}", "{}annot", {split: split for split in ("train", "val", "test")}),),
+    bases=("", "CamVid"),
+)

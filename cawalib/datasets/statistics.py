@@ -1,13 +1,26 @@
-"""How often each class occurs: the long tail that every class weighting answers to. Training split only."""
+"""How often each class occurs: the long tail that every class weighting answers to. Training split only.
+
+All of it comes from one pass over a split, the survey, which also is its verification: every image and every label
+file is read once. For data too large for memory, it is kept under the digest of the file list, so that the next run
+starts at once.
+"""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cawalib.datasets.base import IGNORE, SegmentationDataset
+from cawalib.datasets.base import DatasetError, SegmentationDataset, UnknownLabels
+from cawalib.files import write_json
+from cawalib.progress import progress
 
 
 @dataclass(frozen=True)
@@ -46,29 +59,9 @@ class ClassStatistics:
         return table.iloc[np.argsort(-self.pixels, kind="stable")]
 
 
-def split_table(splits: dict[str, SegmentationDataset]) -> pd.DataFrame:
-    """Pairs, image sizes and share of void pixels of each split."""
-    rows = []
-    for split, dataset in splits.items():
-        labels = [dataset[index][1] for index in range(len(dataset))]
-        sizes = sorted({f"{one.shape[1]}x{one.shape[0]}" for one in labels})
-        void = sum(int((one == IGNORE).sum()) for one in labels) / sum(one.size for one in labels)
-        rows.append({"split": split, "pairs": len(dataset), "size": ", ".join(sizes[:3]),
-                     "void (%)": round(100 * void, 2)})
-    return pd.DataFrame(rows).set_index("split")
-
-
 def class_statistics(dataset: SegmentationDataset) -> ClassStatistics:
-    """Count the classes of a dataset, which should be a training split."""
-    num_classes = len(dataset.classes)
-    pixels, images, where_present = np.zeros((3, num_classes), dtype=np.int64)
-    for index in range(len(dataset)):
-        labels = dataset[index][1]
-        counts = np.bincount(labels[labels != IGNORE], minlength=num_classes)
-        pixels += counts
-        images += counts > 0
-        where_present += np.where(counts > 0, counts.sum(), 0)
-    return ClassStatistics(dataset.classes, pixels, images, where_present, len(dataset))
+    """Class counts of a dataset, which should be a training split; from its survey, made now if there is none."""
+    return (dataset.survey or survey(dataset)).statistics
 
 
 def _thirds(classes, counts):
@@ -76,3 +69,162 @@ def _thirds(classes, counts):
     order = np.argsort(-counts, kind="stable")
     return {name: [classes[index] for index in part]
             for name, part in zip(("head", "body", "tail"), np.array_split(order, 3), strict=True)}
+
+
+# ---------------------------------------------------------------- one pass over a split
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over all pairs of a split finds.
+
+    Args:
+        statistics: class counts.
+        together: (C, C) int64, images that hold both classes; its diagonal is `statistics.images`.
+        sizes: "WIDTHxHEIGHT" -> images of that size.
+        all_pixels: pixels of all labels, void ones too.
+    """
+
+    statistics: ClassStatistics
+    together: np.ndarray
+    sizes: dict[str, int]
+    all_pixels: int
+
+    @property
+    def void_share(self) -> float:
+        """Share of the pixels that are void, in [0, 1]."""
+        return 1 - int(self.statistics.pixels.sum()) / max(self.all_pixels, 1)
+
+
+def survey(dataset: SegmentationDataset, folder=None, workers: int = 0) -> Survey:
+    """Read every pair of a dataset once: verify it and count its classes.
+
+    Args:
+        folder: where the result is kept, under the dataset's digest, and found again; None: nowhere. A dataset
+            small enough for memory is not kept there: every run reads it whole anyway.
+        workers: processes that read; 0 or 1: this one. A small dataset is always counted by this one.
+
+    Raises:
+        DatasetError: a pair that cannot be used, the first one by name and how many there are; or the label
+            values that are no class, counted over all files.
+    """
+    path = survey_path(dataset, folder) if folder and not dataset.small else None
+    if path and path.is_file():
+        return _read(path, dataset)
+    result = _add_up(dataset, workers)
+    if path:
+        _write(path, dataset, result)
+    return result
+
+
+def survey_path(dataset: SegmentationDataset, folder) -> Path:
+    """The file that keeps the survey of a dataset."""
+    return Path(folder, dataset.name, f"{dataset.split}-{dataset.digest[:16]}.json")
+
+
+def _add_up(dataset, workers):
+    num_classes = len(dataset.classes)
+    pixels, images, where_present = np.zeros((3, num_classes), dtype=np.int64)
+    together = np.zeros((num_classes, num_classes), dtype=np.int64)
+    sizes, all_pixels, problems = Counter(), 0, []
+    for found in progress(_each(dataset, workers), len(dataset), f"reading {dataset.name} {dataset.split}"):
+        if isinstance(found, DatasetError):
+            problems.append(found)
+            continue
+        counts, size = found
+        present = counts > 0
+        pixels += counts
+        images += present
+        where_present += np.where(present, counts.sum(), 0)
+        together += np.outer(present, present)
+        sizes[f"{size[1]}x{size[0]}"] += 1
+        all_pixels += size[0] * size[1]
+    _refuse(dataset, problems)
+    statistics = ClassStatistics(dataset.classes, pixels, images, where_present, len(dataset))
+    return Survey(statistics, together, dict(sizes.most_common()), all_pixels)
+
+
+def _each(dataset, workers):
+    count = partial(_count, dataset)
+    if workers < 2 or dataset.small:
+        yield from map(count, range(len(dataset)))
+        return
+    # spawned, not forked: a fork of a process that has computed with PyTorch's threads may hang
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _set_worker, (count,)) as pool:
+        yield from pool.map(_work, range(len(dataset)), chunksize=max(1, min(64, len(dataset) // (4 * workers))))
+
+
+def _count(dataset, index):
+    """Pixels per class (C,) and size (H, W) of one pair; or what is wrong with it, for all to be told at the end."""
+    try:
+        labels = dataset[index][1]
+    except DatasetError as error:
+        return error
+    return np.bincount(labels.ravel(), minlength=256)[:len(dataset.classes)], labels.shape
+
+
+_worker = None  # what a worker process does, set once: the dataset with its file list is not sent with every index
+
+
+def _set_worker(work):
+    global _worker
+    _worker = work
+
+
+def _work(index):
+    return _worker(index)
+
+
+def _refuse(dataset, problems):
+    """Raise what is wrong with a dataset, if anything is."""
+    unknown = [problem for problem in problems if isinstance(problem, UnknownLabels)]
+    more = f"; {len(problems) - 1} more files of this split cannot be used" if len(problems) > 1 else ""
+    if problems and len(unknown) < len(problems):
+        raise DatasetError(f"{next(p for p in problems if p not in unknown)}{more}")
+    if len(unknown) == 1:
+        raise unknown[0]
+    if unknown:
+        pixels, files = Counter(), Counter()
+        for problem in unknown:
+            pixels.update(problem.counts)
+            files.update(problem.counts.keys())
+        shown = ", ".join(f"{value} ({pixels[value]} pixels in {files[value]} files)"
+                          for value, _ in pixels.most_common(10))
+        rest = f" and {len(pixels) - 10} more" if len(pixels) > 10 else ""
+        raise DatasetError(f"{dataset.name}, split '{dataset.split}': found label values {shown}{rest}, first in "
+                           f"{unknown[0].path}; expected {unknown[0].expected}")
+
+
+def _write(path, dataset, result):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {
+            "digest": dataset.digest, "classes": dataset.classes, "size": len(dataset),
+            "pixels": result.statistics.pixels, "images": result.statistics.images,
+            "pixels_where_present": result.statistics.pixels_where_present, "together": result.together,
+            "sizes": result.sizes, "all_pixels": result.all_pixels})
+    except OSError as error:
+        raise DatasetError(f"parameter 'prepared_root': {path.parent} cannot be written ({error.strerror}); choose "
+                           "another folder") from None
+
+
+def _read(path, dataset):
+    try:
+        kept = json.loads(path.read_text())
+        if kept["digest"] != dataset.digest or kept["classes"] != list(dataset.classes):
+            raise ValueError("it is of other data")
+        statistics = ClassStatistics(dataset.classes, *(np.array(kept[name], dtype=np.int64) for name in (
+            "pixels", "images", "pixels_where_present")), kept["size"])
+        return Survey(statistics, np.array(kept["together"], dtype=np.int64), kept["sizes"], kept["all_pixels"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"{path}: cannot be read ({error}); delete it, and the data are counted again") from None
+
+
+def split_table(splits: dict[str, SegmentationDataset]) -> pd.DataFrame:
+    """Pairs, image sizes and share of void pixels of each split, from their surveys."""
+    rows = []
+    for split, dataset in splits.items():
+        found = dataset.survey or survey(dataset)
+        sizes = [*list(found.sizes)[:3], *(["..."] if len(found.sizes) > 3 else [])]
+        rows.append({"split": split, "pairs": len(dataset), "size": ", ".join(sizes),
+                     "void (%)": round(100 * found.void_share, 2)})
+    return pd.DataFrame(rows).set_index("split")

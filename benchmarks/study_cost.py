@@ -1,0 +1,108 @@
+"""What a study in workflow/grids costs: hours per run from a measured training step.
+
+    python benchmarks/study_cost.py cityscapes
+
+On a GPU the step is measured at the study's batch. On a CPU it is measured at a batch of two and taken to grow with the
+batch; GPU hours are then only an estimate from the operations of a step, at a throughput that is assumed and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cawalib.config import load_study
+from cawalib.datasets import FILE_DATASETS
+from cawalib.losses import Criterion
+from cawalib.models import build_model
+from cawalib.weighting import Feedback, build_weighting
+
+ASSUMED = 40e12  # operations per second that a training on a data-centre GPU sustains in bf16, at a cautious guess
+
+
+def step_seconds(config, classes, batch, steps, device):
+    """Median seconds of a training step on random images, and its operations per image (forward and backward)."""
+    model = build_model(config.replace(encoder_weights="none"), classes).to(device, memory_format=torch.channels_last)
+    criterion = Criterion(config, build_weighting(config, _Uniform(classes))).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9)
+    images = torch.randn(batch, 3, config.image_height, config.image_width, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    # blocks of one class each, some ten classes an image, as in photographs
+    labels = torch.randint(classes, (batch, 3, 3), device=device).float()[:, None]
+    labels = torch.nn.functional.interpolate(labels, images.shape[-2:], mode="nearest")[:, 0].long()
+
+    def step():
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits, features = model(images, return_features=True)
+        criterion.update(Feedback(labels, logits.detach(), features.detach(), model.classifier, model, images))
+        loss = criterion(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    seconds = []
+    for _ in range(steps):
+        _wait(device)
+        started = time.perf_counter()
+        step()
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds), counter.get_total_flops() / batch
+
+
+def _wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+class _Uniform:
+    """Class counts for weightings that ask for some: all alike."""
+
+    def __init__(self, classes):
+        import numpy as np
+
+        self.classes, self.size = tuple(map(str, range(classes))), classes
+        self.pixels = self.images = self.pixels_where_present = np.ones(classes, dtype=np.int64)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", help="a grid in workflow/grids of cityscapes, ade20k or cocostuff")
+    parser.add_argument("--steps", type=int, default=3)
+    options = parser.parse_args()
+    study = load_study(Path("workflow/grids", f"{options.study}.yaml"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = []
+    for group in study.compared:
+        for entry in study.group(group):
+            config = entry.config(0)
+            if config.method not in ("none", "cawa"):
+                continue
+            data = FILE_DATASETS[config.dataset]
+            batch = config.batch_size if device.type == "cuda" else 2
+            seconds, operations = step_seconds(config, len(data.classes), batch, options.steps, device)
+            steps = config.epochs * (data.expected["train"] // config.batch_size)
+            hours = seconds * config.batch_size / batch * steps / 3600
+            rows.append({"group": group, "method": entry.label, "batch": config.batch_size, "steps": steps,
+                         f"measured step, batch {batch} (s)": f"{seconds:.2f}",
+                         f"{device.type} hours a run": f"{hours:.0f}",
+                         "TFLOP an image": f"{operations / 1e12:.3f}",
+                         f"GPU hours a run at {ASSUMED / 1e12:.0f} TFLOP/s":
+                             f"{operations * config.batch_size * steps / ASSUMED / 3600:.0f}"})
+            print(f"{group}, {entry.label}: measured", flush=True)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"\nStudy `{study.name}`, {len(study.configs())} runs; {name}; median of {options.steps} steps; without "
+          "evaluation\n")
+    print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()

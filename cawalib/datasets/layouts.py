@@ -1,0 +1,206 @@
+"""Where the files of a dataset lie: the layouts people have, which images pair with which labels, what is missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cawalib.datasets.base import DatasetError, SegmentationDataset, from_files
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to keep a split on disk, in two folders of any depth; files pair by name without its ending.
+
+    Args:
+        images, labels: folders relative to data_root; "{}" stands for the split's name on disk.
+        names: split -> its name on disk.
+        image_endings, label_endings: ends of file names; of several that fit a name, the first one counts.
+        to_class: (256,) table where this layout's labels need another one than the dataset's.
+        lists: split -> text file relative to data_root, one name a line: only these pairs belong to it.
+    """
+
+    images: str
+    labels: str
+    names: dict[str, str]
+    image_endings: tuple[str, ...] = IMAGE_ENDINGS
+    label_endings: tuple[str, ...] = (".png",)
+    to_class: np.ndarray | None = None
+    lists: dict[str, str] = field(default_factory=dict)
+
+    def folders(self, root: Path, split: str) -> tuple[Path, Path]:
+        return root / self.images.format(self.names[split]), root / self.labels.format(self.names[split])
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file of a dataset's official release.
+
+    Args:
+        name: file name.
+        sha1: its checksum; "" where none was published that we know of.
+        url: where its licence lets anybody fetch it; "" where it needs a login.
+        size: bytes, about; to see early whether the disk has room.
+        folder: folder under data_root that its members go to.
+        keep: endings of the members that are needed; () for all.
+    """
+
+    name: str
+    sha1: str
+    url: str = ""
+    size: int = 0
+    folder: str = "."
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileDataset:
+    """A dataset as a table: what its classes are, what its labels mean, and where its files may lie.
+
+    Args:
+        name: as in `config.DATASETS`.
+        classes, palette: names and RGB colours 0..255, in the order of the ids.
+        to_class: (256,) int16 table from the value on disk to the id, 255 = ignore, -1 = not allowed.
+        expected: split -> number of pairs of the full release.
+        layouts: tried in turn; the first one that holds files counts.
+        bases: folders under data_root in which a layout may begin.
+        archives: of the official release.
+        login: how to get the archives where they need a login.
+        totals: known facts about the full training split, (name, value) as `preparation.totals` names them.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    to_class: np.ndarray
+    expected: dict[str, int]
+    layouts: tuple[Layout, ...]
+    bases: tuple[str, ...] = ("",)
+    archives: tuple[Archive, ...] = ()
+    login: str = ""
+    totals: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of one split: name without ending -> path."""
+
+    split: str
+    layout: Layout
+    images: Path
+    labels: Path
+    image_of: dict[str, Path]
+    label_of: dict[str, Path]
+
+    @property
+    def pairs(self) -> list[tuple[Path, Path]]:
+        return [(self.image_of[key], self.label_of[key]) for key in sorted(self.image_of.keys() & self.label_of.keys())]
+
+    @property
+    def lonely(self) -> list[Path]:
+        """Images without labels and labels without images."""
+        return [(self.image_of.get(key) or self.label_of[key])
+                for key in sorted(self.image_of.keys() ^ self.label_of.keys())]
+
+    def check(self) -> None:
+        """Raises DatasetError if a file has no partner."""
+        if not self.lonely:
+            return
+        first, more = self.lonely[0], len(self.lonely) - 1
+        kind, other, folder = ("image", "label", self.labels) if first in self.image_of.values() else (
+            "label", "image", self.images)
+        rest = f"; {more} more files have no partner" if more else ""
+        raise DatasetError(f"{first}: {kind} without its {other}, expected one of the same name in {folder}{rest}")
+
+
+def find(dataset: FileDataset, root, split: str) -> Found | None:
+    """The files of a split in the first layout that holds any, or None.
+
+    Raises:
+        DatasetError: two files of one name, or a split's list that names files which are not there.
+    """
+    for layout in dataset.layouts:
+        for base in dataset.bases:
+            if split not in layout.names:
+                continue
+            images, labels = layout.folders(Path(root, base), split)
+            if images.is_dir() and labels.is_dir():
+                label_of = _by_name(labels, layout.label_endings)
+                if not label_of and layout is not dataset.layouts[-1]:
+                    continue
+                image_of = _by_name(images, layout.image_endings)
+                if split in layout.lists:
+                    image_of, label_of = _listed(Path(root, base, layout.lists[split]), image_of, label_of)
+                if image_of or label_of:
+                    return Found(split, layout, images, labels, image_of, label_of)
+    return None
+
+
+def load(dataset: FileDataset, root, split: str, found: Found | None = None) -> SegmentationDataset:
+    """One split of a dataset.
+
+    Args:
+        found: its files, if they were looked for already.
+
+    Raises:
+        DatasetError: the folder is missing, holds no such split, or images and labels do not pair up.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DatasetError(f"parameter 'data_root': folder {root} not found; expected {dataset.name} there: "
+                           f"{expected_folders(dataset, split)}")
+    found = found or find(dataset, root, split)
+    if found is None:
+        raise DatasetError(f"parameter 'data_root': {root} holds no split '{split}' of {dataset.name}; expected "
+                           f"{expected_folders(dataset, split)}{_archives_hint(dataset, root)}")
+    found.check()
+    to_class = dataset.to_class if found.layout.to_class is None else found.layout.to_class
+    return from_files(dataset.name, split, dataset.classes, dataset.palette, found.pairs, to_class)
+
+
+def expected_folders(dataset: FileDataset, split: str) -> str:
+    """The layouts of a split in words."""
+    pairs = [layout.folders(Path(), split) for layout in dataset.layouts if split in layout.names]
+    return ", or ".join(dict.fromkeys(f"{images.as_posix()} and {labels.as_posix()}" for images, labels in pairs))
+
+
+def _archives_hint(dataset, root):
+    there = [archive.name for archive in dataset.archives if (root / archive.name).is_file()]
+    return f"; notebook 01 unpacks {', '.join(there)}" if there else ""
+
+
+def _by_name(folder, endings):
+    """Name without ending -> path, of every file below a folder whose name has one of the endings."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith("."):  # such as the ._ files that macOS leaves in archives
+            continue
+        ending = next((ending for ending in endings if path.name.lower().endswith(ending.lower())), None)
+        if ending is None:
+            continue
+        key = path.name[:-len(ending)]
+        if key in found:
+            raise DatasetError(f"{path}: a file of the same name, {found[key]}, is there already; names must be unique")
+        found[key] = path
+    return found
+
+
+def _listed(path, image_of, label_of):
+    """The pairs that a list names, by stem; names as in COCO 2014 (COCO_train2014_000000000009) are understood."""
+    if not path.is_file():
+        return {}, {}
+    names = [Path(line.strip()).stem.split("_")[-1] for line in path.read_text().splitlines() if line.strip()]
+    double = [name for name, count in Counter(names).items() if count > 1]
+    if double:
+        raise DatasetError(f"{path}: names '{double[0]}' {names.count(double[0])} times, expected each name once")
+    missing = [name for name in names if name not in image_of and name not in label_of]
+    if missing:
+        raise DatasetError(f"{path}: names '{missing[0]}', for which there is neither image nor label "
+                           f"({len(missing)} of {len(names)} names)")
+    wanted = set(names)
+    return tuple({key: path for key, path in paths.items() if key in wanted} for paths in (image_of, label_of))
