@@ -12,10 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from cawalib.comparison import (
-    FREQUENCIES,
     GROUPS,
     ComparisonError,
     check,
@@ -26,7 +25,7 @@ from cawalib.comparison import (
     name_of,
     tidy,
 )
-from cawalib.datasets.statistics import ClassStatistics
+from cawalib.data_figures import class_frequencies, co_occurrence
 from cawalib.files import atomic
 from cawalib.pictures import map_overlays, qualitative, rarest_samples
 from cawalib.runs import Run
@@ -43,9 +42,8 @@ from cawalib.style import (
     run_colours,
 )
 
-__all__ = ["ablation_bars", "class_frequencies", "gain_against_frequency", "group_bars", "map_overlays",
-           "qualitative", "rarest_samples", "save", "training_curves", "weight_trajectories"]
-GROUP_MARKERS = {"head": "o", "body": "s", "tail": "^"}
+__all__ = ["ablation_bars", "class_frequencies", "co_occurrence", "gain_against_frequency", "group_bars",
+           "map_overlays", "qualitative", "rarest_samples", "save", "training_curves", "weight_trajectories"]
 MANY = 20  # above so many classes, only the tail is named
 
 
@@ -57,53 +55,6 @@ def save(figure: Figure, folder, name: str) -> None:
             figure.savefig(partial, metadata={"CreationDate": None})
         with atomic(Path(folder, f"{name}.png")) as partial:
             figure.savefig(partial)
-
-
-# ---------------------------------------------------------------- the dataset
-
-@in_print_style
-def class_frequencies(statistics: ClassStatistics, palette) -> Figure:
-    """Share of training pixels (log scale) and of training images per class, most pixels on top.
-
-    Dots have the class colour; their shape is the class's group, head, body or tail, by that panel's frequency.
-    """
-    pixels, names = statistics.pixels.astype(float), statistics.classes
-    order = np.argsort(-pixels, kind="stable")
-    shares = {"pixels": 100 * pixels / max(1, pixels.sum()),
-              "images": 100 * statistics.images / statistics.size}
-    height = min(0.135 * len(order) + 0.75, 8)
-    figure, panels = plt.subplots(1, 2, figsize=(COLUMN, height), sharey=True, layout="constrained")
-    for axes, by in zip(panels, FREQUENCIES, strict=True):
-        _frequency_panel(axes, statistics, shares[by], by, order, np.array(palette) / 255)
-    every = int(np.ceil(len(order) / ((height - 0.75) / 0.135)))  # as many names as have room
-    panels[0].set_yticks(range(0, len(order), every), [names[i] for i in order[::every]])
-    panels[0].set_ylim(len(order) - 0.4, -0.6)
-    seen = pixels[pixels > 0]
-    panels[0].set_xscale("log")
-    panels[0].set_xlim(shares["pixels"][pixels > 0].min() / 2 if len(seen) else 0.01, 100)
-    panels[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panels[0].xaxis.set_minor_formatter(NullFormatter())
-    panels[1].set_xlim(0, 104)
-    panels[0].set_xlabel("share of training pixels (%)")
-    panels[1].set_xlabel("training images with it (%)")
-    shapes = [plt.Line2D([], [], linestyle="", marker=marker, color="white", markeredgecolor=INK, label=group)
-              for group, marker in GROUP_MARKERS.items()]
-    figure.legend(handles=shapes, loc="outside upper center", ncols=3, handletextpad=0)
-    return figure
-
-
-def _frequency_panel(axes, statistics, shares, by, order, colours):
-    groups = statistics.groups[by]
-    axes.grid(axis="y", color=PALE, linewidth=0.3)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    for row, index in enumerate(order):
-        group = next((g for g in GROUPS if statistics.classes[index] in groups[g]), "body")
-        if shares[index] == 0:  # has no place on a log scale
-            axes.text(0.02, row, "none", transform=axes.get_yaxis_transform(), va="center")
-            continue
-        axes.plot(shares[index], row, GROUP_MARKERS[group], color=colours[index], markeredgecolor=INK,
-                  markeredgewidth=0.5, clip_on=False, markersize=3.5 if len(order) <= 60 else 2)
 
 
 # ---------------------------------------------------------------- training

@@ -9,12 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from cawalib.comparison import ComparisonError
 from cawalib.runs import Run
 from cawalib.style import INK, PAGE, in_print_style, run_colours
 
 VOID = 255  # label of pixels that count for nothing
+DOTS = 200  # per inch: as many as print shows
 
 
 def paint(labels: np.ndarray, palette) -> np.ndarray:
@@ -32,6 +34,43 @@ def class_patches(colours: dict[str, np.ndarray], names, void: bool) -> list[Pat
     """Legend entries of some classes, and of void."""
     patches = [Patch(facecolor=colours[name], edgecolor=INK, label=name) for name in names]
     return patches + [Patch(facecolor="white", edgecolor=INK, hatch="//////", label="void")] * bool(void)
+
+
+def legend_entries(labels: list[np.ndarray], classes, colours: dict[str, np.ndarray], most: int = 30) -> list[Patch]:
+    """Legend entries of the `most` classes with the most pixels in some labels, largest first, and of void.
+
+    If there are more classes, a last entry says how many.
+    """
+    counts = sum(np.bincount(np.asarray(part).ravel(), minlength=256) for part in labels)
+    names = [classes[i] for i in np.argsort(-counts[:len(classes)], kind="stable") if counts[i]]
+    entries = class_patches(colours, names[:most], counts[VOID] > 0)
+    if len(names) > most:
+        entries.append(Patch(facecolor="none", edgecolor="none", label=f"and {len(names) - most} more"))
+    return entries
+
+
+def legend_size(entries: list[Patch], width: float) -> tuple[int, float]:
+    """Columns that fit a width in inches, at most 8, and the legend's height in inches."""
+    longest = max((len(entry.get_label()) for entry in entries), default=1)
+    columns = min(max(1, int(width / (0.06 * longest + 0.26))), 8, max(1, len(entries)))
+    return columns, 0.14 * -(-len(entries) // columns) + 0.1
+
+
+def draw_legend(figure: Figure, entries: list[Patch], columns: int) -> None:
+    """Legend entries below everything else."""
+    figure.legend(handles=entries, loc="outside lower center", ncols=columns, handlelength=1, handleheight=0.9,
+                  handletextpad=0.4, columnspacing=1)
+
+
+def shrunk(picture: np.ndarray, inches: float) -> np.ndarray:
+    """A picture (H, W, 3) or labels (H, W), uint8, brought down to what print shows on a width in inches."""
+    height, width = picture.shape[:2]
+    most = round(DOTS * inches)
+    if width <= most:
+        return picture
+    how = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.BILINEAR  # Pillow's is antialiased
+    size = (most, max(1, round(height * most / width)))
+    return np.array(Image.fromarray(picture.astype(np.uint8)).resize(size, how))
 
 
 def show(axes, picture: np.ndarray, title: str = "") -> None:
@@ -130,9 +169,10 @@ def qualitative(runs_by_label: dict[str, Run], rows: int = 3) -> Figure:
     width = PAGE / (2 + len(runs_by_label))
     ratio = first.samples["labels"].shape[1] / first.samples["labels"].shape[2]
     titles = [textwrap.fill(title, max(8, int(width / 0.062))) for title in ("image", "truth", *runs_by_label)]
-    names, void = _classes_shown(runs_by_label, chosen)
-    columns = min(8, len(names) + void)
-    extra = 0.12 * max(title.count("\n") + 1 for title in titles) + 0.14 * -(-(len(names) + void) // columns) + 0.1
+    shown = [first.samples["labels"][chosen], *(run.samples["predictions"][chosen] for run in runs_by_label.values())]
+    entries = legend_entries(shown, first.metrics["classes"], run_colours(first))
+    columns, extra = legend_size(entries, PAGE)
+    extra += 0.12 * max(title.count("\n") + 1 for title in titles)
     figure, panels = plt.subplots(len(chosen), len(titles), squeeze=False, layout="compressed",
                                   figsize=(PAGE, len(chosen) * (width * ratio) + extra))
     for index, (row, sample) in enumerate(zip(panels, chosen, strict=True)):
@@ -141,16 +181,5 @@ def qualitative(runs_by_label: dict[str, Run], rows: int = 3) -> Figure:
                      for run in runs_by_label.values()]
         for axes, picture, title in zip(row, pictures, titles, strict=True):
             show(axes, picture, title if index == 0 else "")
-    figure.legend(handles=class_patches(run_colours(first), names, void), loc="outside lower center", ncols=columns,
-                  handlelength=1, handleheight=0.9, handletextpad=0.4, columnspacing=1)
+    draw_legend(figure, entries, columns)
     return figure
-
-
-def _classes_shown(runs_by_label, chosen, most=31):
-    """Names of the classes with the most pixels in the pictures, in the dataset's order; and whether void is there."""
-    first = next(iter(runs_by_label.values()))
-    shown = [first.samples["labels"][chosen]] + [run.samples["predictions"][chosen] for run in runs_by_label.values()]
-    counts = np.bincount(np.concatenate([part.ravel() for part in shown]), minlength=256)
-    names = first.metrics["classes"]
-    largest = np.argsort(-counts[:len(names)], kind="stable")[:most]
-    return [names[i] for i in sorted(largest) if counts[i]], bool((shown[0] == VOID).any())

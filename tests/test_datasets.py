@@ -15,7 +15,7 @@ CLASSES = 11
 @pytest.fixture
 def folder(tmp_path):
     """CamVid in miniature: two pairs a split, one image a .png and one a .jpg."""
-    for split in camvid.SPLITS:
+    for split in camvid.DATASET.expected:
         images, labels = tmp_path / split, tmp_path / f"{split}annot"
         images.mkdir()
         labels.mkdir()
@@ -80,12 +80,12 @@ def cut_off(folder):
 
 
 @pytest.mark.parametrize("damage, words", [
-    (remove_folder, "val: folder not found"),
-    (empty_folder, "val: holds no image"),
-    (lambda folder: first_label(folder).unlink(), "train/a.png: image without its label, expected .*trainannot/a.png"),
-    (lambda folder: (folder / "train" / "a.png").unlink(), "trainannot/a.png: label without its image"),
+    (remove_folder, "holds no split 'val' of camvid; expected val and valannot"),
+    (empty_folder, "holds no split 'val' of camvid; expected val and valannot"),
+    (lambda folder: first_label(folder).unlink(), "train/a.png: image without its label, expected one of the same name in .*trainannot$"),
+    (lambda folder: (folder / "train" / "a.png").unlink(), "trainannot/a.png: label without its image, expected one of the same name in .*train$"),
     (other_size, "trainannot/a.png: labels are 32x12, its image a.png is 32x24"),
-    (unknown_value, "trainannot/a.png: found label value 17, which is none of the 11 classes"),
+    (unknown_value, r"trainannot/a.png: found label value 17 \(768 pixels\), expected one of the 11 classes"),
     (colour_label, "trainannot/a.png: found 3 dimensions"),
     (sixteen_bits, "trainannot/a.png: found labels of type uint16, expected 8 bits"),
     (one_bit, "trainannot/a.png: found labels of type bool, expected 8 bits"),

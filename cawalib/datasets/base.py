@@ -51,6 +51,7 @@ class SegmentationDataset:
         length: number of pairs.
         read: index -> (image, labels).
         digest: SHA-256 of what identifies the pairs (file list with sizes, or the settings of drawn scenes).
+        changed: when the newest of the files was changed, in nanoseconds; 0 where there are none.
         survey: `statistics.Survey` of all pairs, once they were read and so verified.
     """
 
@@ -61,6 +62,7 @@ class SegmentationDataset:
     length: int
     read: Callable[[int], tuple[np.ndarray, np.ndarray]]
     digest: str
+    changed: int = 0
     survey: Any = None
     _kept: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
@@ -134,7 +136,7 @@ def from_files(name, split, classes, palette, pairs, to_class) -> SegmentationDa
     to_class = np.asarray(to_class, dtype=np.int16)
     read = partial(_read_pair, tuple(pairs), to_class)
     return SegmentationDataset(name, split, classes, palette, len(pairs), read,
-                               file_list_digest(pairs, to_class.tobytes()))
+                               file_list_digest(pairs, to_class.tobytes()), newest_change(pairs))
 
 
 def file_list_digest(pairs, mapping: bytes) -> str:
@@ -144,6 +146,14 @@ def file_list_digest(pairs, mapping: bytes) -> str:
         for path in pair:
             digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
     return digest.hexdigest()
+
+
+def newest_change(pairs) -> int:
+    """When the newest of all files was changed, in nanoseconds.
+
+    Not part of the digest, which is the same for copies; but what was made of older files is made again.
+    """
+    return max((path.stat().st_mtime_ns for pair in pairs for path in pair), default=0)
 
 
 def _read_pair(pairs, to_class, index):

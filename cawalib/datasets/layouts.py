@@ -21,6 +21,7 @@ class Layout:
         images, labels: folders relative to data_root; "{}" stands for the split's name on disk.
         names: split -> its name on disk.
         image_endings, label_endings: ends of file names; of several that fit a name, the first one counts.
+        ignored_endings: files among the labels that are none.
         to_class: (256,) table where this layout's labels need another one than the dataset's.
         lists: split -> text file relative to data_root, one name a line: only these pairs belong to it.
     """
@@ -32,6 +33,7 @@ class Layout:
     label_endings: tuple[str, ...] = (".png",)
     to_class: np.ndarray | None = None
     lists: dict[str, str] = field(default_factory=dict)
+    ignored_endings: tuple[str, ...] = ()
 
     def folders(self, root: Path, split: str) -> tuple[Path, Path]:
         return root / self.images.format(self.names[split]), root / self.labels.format(self.names[split])
@@ -130,7 +132,7 @@ def find(dataset: FileDataset, root, split: str) -> Found | None:
                 continue
             images, labels = layout.folders(Path(root, base), split)
             if images.is_dir() and labels.is_dir():
-                label_of = _by_name(labels, layout.label_endings)
+                label_of = _by_name(labels, layout.label_endings, layout.ignored_endings)
                 if not label_of and layout is not dataset.layouts[-1]:
                     continue
                 image_of = _by_name(images, layout.image_endings)
@@ -174,11 +176,11 @@ def _archives_hint(dataset, root):
     return f"; notebook 01 unpacks {', '.join(there)}" if there else ""
 
 
-def _by_name(folder, endings):
+def _by_name(folder, endings, ignored=()):
     """Name without ending -> path, of every file below a folder whose name has one of the endings."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.name.startswith("."):  # such as the ._ files that macOS leaves in archives
+        if path.name.startswith(".") or path.name.endswith(ignored):  # "." as in the ._ files that macOS leaves
             continue
         ending = next((ending for ending in endings if path.name.lower().endswith(ending.lower())), None)
         if ending is None:

@@ -49,14 +49,17 @@ def write(dataset: SegmentationDataset, root, short_side: int = 0, workers: int 
         DatasetError: no room on the disk, a folder that cannot be written, or a pair that cannot be used.
     """
     folder = folder_of(dataset, root, short_side)
-    if (folder / "prepared.json").is_file():
+    if (folder / "prepared.json").is_file() and _changed(folder) == dataset.changed:
         return folder
+    if folder.is_dir() and _changed(folder) != dataset.changed:
+        shutil.rmtree(folder)  # made of files that were changed since
     if short_side:
         dataset = dataset.shrunk(short_side, labels=dataset.split == "train")
     pair_bytes = sum(array.nbytes for array in dataset[0])
     per_shard = max(1, SHARD_BYTES // pair_bytes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "made_of.json", {"changed": dataset.changed})
         _check_room(folder, pair_bytes * len(dataset))
         starts = range(0, len(dataset), per_shard)
         job = partial(_write_shard, dataset, folder, per_shard)
@@ -69,6 +72,14 @@ def write(dataset: SegmentationDataset, root, short_side: int = 0, workers: int 
         raise DatasetError(f"parameter 'prepared_root': {folder} cannot be written ({error.strerror}); choose another "
                            "folder") from None
     return folder
+
+
+def _changed(folder):
+    """When the newest file that the pairs in a folder were made of was changed."""
+    try:
+        return json.loads((folder / "made_of.json").read_text())["changed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check_room(folder, needed):
@@ -102,7 +113,7 @@ def find(dataset: SegmentationDataset, root, short_side: int = 0) -> PreparedPai
     """The decoded pairs of a dataset (as its files lie), or None if they were not written whole.
 
     Raises:
-        DatasetError: prepared.json cannot be read, or is of other data.
+        DatasetError: prepared.json cannot be read or is of other data, or a file was changed since.
     """
     folder = folder_of(dataset, root, short_side)
     if not (folder / "prepared.json").is_file():
@@ -116,6 +127,9 @@ def find(dataset: SegmentationDataset, root, short_side: int = 0) -> PreparedPai
     if not whole:
         raise DatasetError(f"{folder / 'prepared.json'}: is not what notebook 01 wrote; delete the folder and run it "
                            "again")
+    if _changed(folder) != dataset.changed:
+        raise DatasetError(f"{folder}: decoded from files of which one was changed since; delete the folder, or run "
+                           "notebook 01 with decode again")
     return pairs
 
 

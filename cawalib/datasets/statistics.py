@@ -109,7 +109,9 @@ def survey(dataset: SegmentationDataset, folder=None, workers: int = 0) -> Surve
     """
     path = survey_path(dataset, folder) if folder and not dataset.small else None
     if path and path.is_file():
-        return _read(path, dataset)
+        kept = _read(path, dataset)
+        if kept is not None:
+            return kept
     result = _add_up(dataset, workers)
     if path:
         _write(path, dataset, result)
@@ -198,7 +200,7 @@ def _write(path, dataset, result):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {
-            "digest": dataset.digest, "classes": dataset.classes, "size": len(dataset),
+            "digest": dataset.digest, "changed": dataset.changed, "classes": dataset.classes, "size": len(dataset),
             "pixels": result.statistics.pixels, "images": result.statistics.images,
             "pixels_where_present": result.statistics.pixels_where_present, "together": result.together,
             "sizes": result.sizes, "all_pixels": result.all_pixels})
@@ -208,10 +210,13 @@ def _write(path, dataset, result):
 
 
 def _read(path, dataset):
+    """The kept survey; None if a file was changed since."""
     try:
         kept = json.loads(path.read_text())
         if kept["digest"] != dataset.digest or kept["classes"] != list(dataset.classes):
             raise ValueError("it is of other data")
+        if kept["changed"] != dataset.changed:
+            return None
         statistics = ClassStatistics(dataset.classes, *(np.array(kept[name], dtype=np.int64) for name in (
             "pixels", "images", "pixels_where_present")), kept["size"])
         return Survey(statistics, np.array(kept["together"], dtype=np.int64), kept["sizes"], kept["all_pixels"])
