@@ -38,6 +38,7 @@ def torchvision_reader(config, split):
 def readers(config, split, root, short_side):
     """name -> (index -> something read), bytes on disk per pair."""
     dataset = list_datasets(config, partly=True)[split]
+    config = config.replace(evaluation="whole", short_side=min(dataset[0][1].shape))  # scaled relative to its own size
     pairs = dataset.read.args[0]
     originals = sum(path.stat().st_size for pair in pairs for path in pair) / len(pairs)
     ways = {"Pillow alone": (lambda index: tuple(np.array(Image.open(path)) for path in pairs[index]), originals)}
@@ -49,7 +50,8 @@ def readers(config, split, root, short_side):
             folder = prepared.write(dataset, root, side)
             size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / len(dataset)
             ways[name] = (prepared.find(dataset, root, side), size)
-            with_transform = TrainingImages(_Pairs(ways[name][0], len(dataset)), config)
+            scaled = config.replace(short_side=side or config.short_side)
+            with_transform = TrainingImages(_Pairs(ways[name][0], len(dataset)), scaled)
             ways[f"{name}, and augmented"] = (with_transform.__getitem__, size)
     ways["ours, originals, and augmented"] = (TrainingImages(dataset, config).__getitem__, originals)
     return ways, len(dataset)
@@ -103,7 +105,8 @@ def main():
         ways, length = readers(config, options.split, root, options.short_side)
         table = measure(ways, length, options.images, options.rounds)
     print(f"{options.dataset}, {options.split}, {length} pairs; one process, one thread; {options.rounds} rounds of "
-          f"{options.images} pairs; crop {options.crop[0]}x{options.crop[1]}\n")
+          f"{options.images} pairs; augmented: scale 0.5 to 2, crop {options.crop[0]}x{options.crop[1]}, flip, "
+          "colour\n")
     print(table.to_markdown(index=False, disable_numparse=True))
 
 

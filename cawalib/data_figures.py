@@ -53,8 +53,8 @@ def _one_block(statistics, shares, order, colours):
     _log_percent(panels[0], shares["pixels"], 6)
     panels[1].set_xlim(0, 104)
     _image_counts(panels[1], statistics.images[order])
-    panels[0].set_xlabel("share of training pixels (%)")
-    panels[1].set_xlabel("share of images (%)")
+    panels[0].set_xlabel("training pixels (%)")
+    panels[1].set_xlabel("training images (%)")
     figure.legend(handles=[_mark(marker, group) for group, marker in GROUP_MARKERS.items()],
                   loc="outside upper center", ncols=3, handletextpad=0)
     return figure
@@ -175,7 +175,7 @@ def co_occurrence(statistics: ClassStatistics, together: np.ndarray, palette=Non
     axes.set_ylabel("class (training images)")
     bar = figure.colorbar(shown, ax=axes, location="bottom", aspect=60, pad=0.02)
     bar.set_label(f"share of the row's images that{lines}also hold the column's class (%); empty: none"
-                  + (f"\nnot shown: {absent} that no image holds" if absent else ""))
+                  + (f"\nin no image, not shown: {absent} of {len(names)} classes" if absent else ""))
     bar.outline.set_linewidth(0.4)
     return figure
 

@@ -104,7 +104,7 @@ def _trajectories(axes, table, column, named, colours):
     classes = list(over_seeds.index.unique("class"))
     for name in sorted(classes, key=lambda name: name in named):  # the grey rest first, underneath
         lines, known = over_seeds.loc[name], name in named
-        look = {"color": colours[name] if known else PALE, "linewidth": 1 if known else 0.4}
+        look = {"color": colours[name], "linewidth": 1} if known else {"color": PALE, "linewidth": 0.2, "zorder": 1}
         if len(lines) == 1:  # static: the same for the whole training
             axes.axhline(lines["mean"].iloc[0], **look)
             continue
@@ -129,7 +129,7 @@ def _scale_trajectories(axes, column, last):
     axes.set_ylim(min(low, 0.5), max(high, 2))
     axes.yaxis.set_major_locator(LogLocator(base=2))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.axhline(1, color=INK, linewidth=0.4, zorder=0)
+    axes.axhline(1, color=INK, linewidth=0.4, zorder=1.5)  # above the grey rest
 
 
 def _thinned(updates, most=400):

@@ -16,7 +16,7 @@ from cawalib.datasets import IGNORE, SegmentationDataset
 from cawalib.pictures import draw_legend, legend_entries, legend_size, paint, show, shrunk
 from cawalib.style import COLUMN, INK, PAGE, class_colours, in_print_style
 
-HIGHEST = 2.0  # inches of a picture on a sheet
+HIGHEST, WIDEST = 1.7, 2.0  # inches of a picture on a sheet; wider ones have the pixels of this width
 GAP = 0.05  # inches between pictures
 MANY = 40  # above so many classes, only the lowest and the highest weights are drawn
 
@@ -37,7 +37,7 @@ def sample_sheet(dataset: SegmentationDataset, count: int = 8, columns: int = 4)
     bottom = legend_height + sum(2 * (row[0][1] + GAP) for row in rows)
     figure = plt.figure(figsize=(width, bottom + GAP))
     for row in rows:
-        left, high = GAP, row[0][1]
+        high, left = row[0][1], (width - sum(wide + GAP for wide, *_ in row) + GAP) / 2
         bottom -= 2 * (high + GAP)
         for wide, _, image, labels in row:
             _show_at(figure, left, bottom + high + 2 * GAP, wide, high, image)
@@ -54,10 +54,10 @@ def _show_at(figure, left, bottom, wide, high, picture):
 
 
 def _sheet_row(pairs):
-    """(width, height, image, labels) of pictures side by side, in inches, and no finer than print shows them."""
+    """(width, height, image, labels) of pictures side by side; sizes in inches, no more pixels than print shows."""
     shapes = [image.shape[1] / image.shape[0] for image, _ in pairs]
     height = min((PAGE - (len(pairs) + 1) * GAP) / sum(shapes), HIGHEST)
-    return [(shape * height, height, *(shrunk(part, shape * height) for part in pair))
+    return [(shape * height, height, *(shrunk(part, min(shape * height, WIDEST)) for part in pair))
             for shape, pair in zip(shapes, pairs, strict=True)]
 
 
@@ -162,7 +162,7 @@ def weight_bars(table: pd.DataFrame, colours: dict[str, np.ndarray]) -> Figure:
     """
     rows, gap = np.arange(len(table)), 0
     if len(table) > MANY:
-        gap, left_out, last = 2, len(table) - MANY, table.columns[-1]
+        gap, count, last = 2, len(table), table.columns[-1]
         table = table.sort_values(last, ascending=False, kind="stable")
         table = pd.concat([table[:MANY // 2], table[-(MANY // 2):]])
         rows = np.arange(MANY) + gap * (np.arange(MANY) >= MANY // 2)
@@ -175,7 +175,7 @@ def weight_bars(table: pd.DataFrame, colours: dict[str, np.ndarray]) -> Figure:
     panels[0].set_yticks(rows, table.index)
     panels[0].set_ylim(rows[-1] + 0.6, -0.6)
     if gap:
-        note = f"above: the {MANY // 2} highest, below: the {MANY // 2} lowest in {last}; not shown: {left_out} classes"
+        note = f"above: the {MANY // 2} highest, below: the {MANY // 2} lowest in {last}, of {count} classes"
         panels[-1].annotate(note, (0.5, (MANY - 1 + gap) / 2), xycoords=("figure fraction", "data"), ha="center",
                             va="center", bbox={"color": "white", "pad": 2}).set_in_layout(False)
     return figure

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cawalib.config import ConfigError, Study, group_folder, load_study
+from cawalib.config import ConfigError, group_folder, load_study
 from cawalib.runs import Run, RunError, check_writable, load_runs
 
 

@@ -1,5 +1,6 @@
 """Cityscapes, ADE20K and COCO-Stuff: every id, every layout, real files, and malformed data refused in one line."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,22 @@ def test_tables_are_whole(name, count, pairs):
     assert all(len(colour) == 3 and 0 <= min(colour) <= max(colour) <= 255 for colour in dataset.palette)
     for archive in dataset.archives:
         assert len(archive.sha1) in (0, 40) and archive.size > 1e8 and (archive.url or dataset.login)
+
+
+@pytest.mark.parametrize("name, names, colours", [
+    # of mcordts/cityscapesScripts 0bcc4a7, labels.py
+    ("cityscapes", "5995d02d6c574d51", "5af5a8d200c61cb3"),
+    # of CSAILVision/sceneparsing e202229, objectInfo150.txt and color150.mat
+    ("ade20k", "ffd47f2fcbad6c48", "ce475c9151035eff"),
+    # of nightrome/cocostuff 876a7db, labels.txt; no colours there
+    ("cocostuff", "8ea44449837dceb3", None),
+])
+def test_tables_are_those_of_the_official_files(name, names, colours):
+    """Start of the SHA-256 of the names, one a line, and of the colours' bytes, made from the official files."""
+    dataset = DATASETS[name]
+    assert hashlib.sha256("\n".join(dataset.classes).encode()).hexdigest().startswith(names)
+    flat = bytes(value for colour in dataset.palette for value in colour)
+    assert colours is None or hashlib.sha256(flat).hexdigest().startswith(colours)
 
 
 def colour_of(name, text):

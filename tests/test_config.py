@@ -42,7 +42,8 @@ def test_refused(settings, words):
 
 def test_hash_is_of_what_is_computed():
     base = RunConfig()
-    same = base.replace(seed=5, data_root="/elsewhere", prepared_root="/other", outputs_root="/there", device="cpu", data_workers=3)
+    same = base.replace(seed=5, data_root="/elsewhere", prepared_root="/other", outputs_root="/there", device="cpu",
+                        data_workers=3)
     assert base.hash == same.hash and base.folder != same.folder
     changes = {"epochs": 11, "score_source": "prediction", "pseudo_mask_threshold": 0.4, "imbalance": 10,
                "augment": False}
@@ -101,7 +102,8 @@ groups:
     (("epochs: 3", "epoch: 3"), "study entry 'plain': unknown parameter 'epoch'"),
     (("method: none", "method: non"), "parameter 'method'"),
     (("seeds: [0, 1]", "seed: 0"), "missing seeds"),
-    (("    ours: {method: cawa, seeds: [4]}", "  ablations:\n    plain: {method: cawa}"), "'plain' stands there more than"),
+    (("    ours: {method: cawa, seeds: [4]}", "  ablations:\n    plain: {method: cawa}"),
+     "'plain' stands there more than"),
 ])
 def test_malformed_study(tmp_path, change, words):
     path = tmp_path / "grid.yaml"

@@ -82,8 +82,10 @@ def cut_off(folder):
 @pytest.mark.parametrize("damage, words", [
     (remove_folder, "holds no split 'val' of camvid; expected val and valannot"),
     (empty_folder, "holds no split 'val' of camvid; expected val and valannot"),
-    (lambda folder: first_label(folder).unlink(), "train/a.png: image without its label, expected one of the same name in .*trainannot$"),
-    (lambda folder: (folder / "train" / "a.png").unlink(), "trainannot/a.png: label without its image, expected one of the same name in .*train$"),
+    (lambda folder: first_label(folder).unlink(),
+     "train/a.png: image without its label, expected one of the same name in .*trainannot$"),
+    (lambda folder: (folder / "train" / "a.png").unlink(),
+     "trainannot/a.png: label without its image, expected one of the same name in .*train$"),
     (other_size, "trainannot/a.png: labels are 32x12, its image a.png is 32x24"),
     (unknown_value, r"trainannot/a.png: found label value 17 \(768 pixels\), expected one of the 11 classes"),
     (colour_label, "trainannot/a.png: found 3 dimensions"),

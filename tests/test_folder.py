@@ -12,7 +12,7 @@ from cawalib.datasets import DatasetError, folder
 from cawalib.datasets.base import UnknownLabels
 from cawalib.datasets.statistics import survey
 
-CSV = "id,name,colour\n0,road,128 64 128\n3,car,#0000Ff\n700,sky,\"70, 130, 180\"\n9,Void,0 0 0\n"
+CSV = "id,name,colour\n0,road,128 64 128\n3,car,#0000Ff\n700,sky, \"70, 130, 180\"\n9,Void,0 0 0\n"
 PALETTE = ((128, 64, 128), (0, 0, 255), (70, 130, 180))
 IDS = np.array([[0, 3, 9], [3, 700, 255]])
 COLOURS = np.array([[PALETTE[0], PALETTE[1], (0, 0, 0)], [PALETTE[1], PALETTE[2], (0, 0, 0)]], np.uint8)
@@ -71,6 +71,7 @@ def test_classes_are_numbered_in_the_order_of_the_rows(tmp_path):
     (IDS.astype(np.uint16), LABELS),
     (SMALL_IDS, SMALL_LABELS),
     (palette_mask([[0, 3], [9, 0]], [(1, 1, 1)] * 10), [[0, 1], [255, 0]]),  # a palette of its own counts for nothing
+    (palette_mask([[0, 3]], [(0, 0, 0)] * 4), [[0, 1]]),  # nor does one in the colour of void
     (palette_mask([[0, 3], [9, 0]], [PALETTE[0], *[(1, 1, 1)] * 2, PALETTE[1], *[(0, 0, 0)] * 6]), [[0, 1], [255, 0]]),
     (COLOURS, LABELS),
     (np.dstack([COLOURS, np.full((2, 3), 255, np.uint8)]), LABELS),
@@ -92,7 +93,7 @@ def test_one_bit(tmp_path):
 
 def test_255_is_void_unless_it_is_a_class(tmp_path):
     assert read(tmp_path / "a", np.array([[255, 7]], np.uint8), "id,name\n7,car\n") == [[255, 0]]
-    assert read(tmp_path / "b", np.array([[255, 7]], np.uint8), "id,name\n7,car\n255,sky\n") == [[1, 0]]
+    assert read(tmp_path / "b", np.array([[255, 7]], np.uint8), "\ufeffid,name\n7,car\n255,sky\n") == [[1, 0]]
 
 
 @pytest.mark.parametrize("classes", [
@@ -167,7 +168,7 @@ def test_exif_orientation(tmp_path):
 
 
 @pytest.mark.parametrize("image, expected", [
-    (Image.fromarray(np.array([[0, 257 * 7, 65535]], np.uint16)), [0, 7, 255]),  # 16 bits
+    (Image.fromarray(np.array([[0, 257 * 7 - 128, 65535]], np.uint16)), [0, 7, 255]),  # 16 bits
     (Image.fromarray(np.array([[4, 5, 6]], np.uint8)), [4, 5, 6]),
     (Image.fromarray(np.array([[0, 1, 1]], bool)), [0, 255, 255]),
     (Image.fromarray(np.array([[(8, 99), (9, 99), (7, 0)]], np.uint8)), [8, 9, 7]),  # grey with alpha
@@ -203,15 +204,16 @@ def test_drawn_split(tmp_path):
 
 
 def test_lists(tmp_path):
-    write(tmp_path, {"a.png": SMALL_IDS, "b.c.png": SMALL_IDS, "d.png": SMALL_IDS, "e.png": SMALL_IDS})
+    write(tmp_path, {"a.png": SMALL_IDS, "b.c.png": SMALL_IDS, "d.png": SMALL_IDS, "e.png": SMALL_IDS,
+                     "f.png.png": SMALL_IDS})
     (tmp_path / "masks" / "e.png").unlink()  # not annotated yet, and in no list
     for folder_name in ("images", "masks"):
         (tmp_path / folder_name / "deep").mkdir()
         shutil.move(tmp_path / folder_name / "d.png", tmp_path / folder_name / "deep")
-    (tmp_path / "train.txt").write_text("# by hand\n\na.PNG\n  b.c\r\n")
+    (tmp_path / "train.txt").write_text("# by hand\n\na.PNG\n  b.c\r\nf.png")
     (tmp_path / "val.txt").write_text("images/deep/d.jpg")
     assert folder.splits(tmp_path) == ("train", "val")
-    assert members(folder.load(tmp_path, "train", 0.9, 5)) == {"a", "b.c"}
+    assert members(folder.load(tmp_path, "train", 0.9, 5)) == {"a", "b.c", "f.png"}
     assert members(folder.load(tmp_path, "val")) == {"d"}
     (tmp_path / "train.txt").write_text("a")
     (tmp_path / "test.txt").write_text("b.c.png")
@@ -225,10 +227,11 @@ def test_digest_and_pickle(tmp_path):
     again = pickle.loads(pickle.dumps(data))
     assert again[0][1].tolist() == SMALL_LABELS
     digests = {data.digest}
-    for old, new in (("0,road", "1,road"), ("road", "street"), ("128 64 128", "128 64 129"), ("9,Void", "8,void")):
+    for old, new in (("0,road", "1,road"), ("road", "street"), ("128 64 128", "128 64 129"), ("9,Void", "8,void"),
+                     ("0 0 0", "0 0 1")):
         write(tmp_path, classes=CSV.replace(old, new))
         digests.add(folder.load(tmp_path, "train").digest)
-    assert len(digests) == 5
+    assert len(digests) == 6
 
 
 # ---------------------------------------------------------------- mistakes
@@ -279,10 +282,11 @@ def image(picture, name="a.tif"):
     (remove("images/a.png", "masks/a.png"), "{}/images: found 1 image, expected at least 2"),
     (remove("classes.csv"), "found neither classes.csv nor classes.json"),
     (copied("classes.csv", "classes.json"), "found both classes.csv and classes.json"),
-    (masks(np.array([[7, 128, 128]], np.uint8)), "{}/masks/a.png: found label value 128 (2 pixels), expected one of the"),
+    (masks(np.array([[7, 128, 128]], np.uint8)), "{}/masks/a.png: found label value 128 (2 pixels), expected one"),
     (masks(np.array([[-1, 70000]], np.int32), ending=".tif"), "found label value -1"),
     (masks(np.full((1, 2, 3), 3, np.uint8)), "found colour (3, 3, 3) of no class, and only greys that are ids"),
     (masks(np.full((1, 2, 3), 4, np.uint8)), "found label value (4, 4, 4)"),
+    (masks(np.array([[(0, 0, 5)]], np.uint8)), "found label value (0, 0, 5)"),
     (masks(COLOURS, "id,name\n1,a\n"), "found colours (mode RGB), of which classes.csv has none"),
     (masks(SMALL_IDS, "name,colour\na,1 2 3\n"), "found ids (mode L), of which classes.csv has none"),
     (masks(np.full((1, 2, 2), 4, np.uint8)), "found mode LA (2 channels), expected one channel"),

@@ -16,9 +16,9 @@ A label is COCO's id - 1, that is 0 to 181, or 255 = unlabelled. 11 of COCO's id
 "street sign"; without them 171 classes remain, in the order of the ids, with the names of labels.txt in
 github.com/nightrome/cocostuff.
 
-Colours: those of the official API leave every thing black, and mmsegmentation's palette gives 17 of
-the classes a colour that another one has too, and black to handbag. Here each class has its own: PASCAL VOC's rule,
-applied to COCO's id, as SPADE (Park et al. 2019) does for all but five classes.
+Colours: those of the official API leave every thing black, and mmsegmentation's palette gives 17 of the classes a
+colour that another one has too, and black to handbag. Here each class has its own: PASCAL VOC's rule, applied to
+COCO's id, as SPADE (Park et al. 2019) does for all but five classes.
 """
 
 from __future__ import annotations

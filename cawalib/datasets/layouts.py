@@ -121,26 +121,27 @@ class Found:
 
 
 def find(dataset: FileDataset, root, split: str) -> Found | None:
-    """The files of a split in the first layout that holds any, or None.
+    """The files of a split in the first layout that holds pairs; else in the first one that holds any file; or None.
 
     Raises:
         DatasetError: two files of one name, or a split's list that names files which are not there.
     """
+    first = None
     for layout in dataset.layouts:
-        for base in dataset.bases:
-            if split not in layout.names:
-                continue
+        for base in dataset.bases if split in layout.names else ():
             images, labels = layout.folders(Path(root, base), split)
-            if images.is_dir() and labels.is_dir():
-                label_of = _by_name(labels, layout.label_endings, layout.ignored_endings)
-                if not label_of and layout is not dataset.layouts[-1]:
-                    continue
-                image_of = _by_name(images, layout.image_endings)
-                if split in layout.lists:
-                    image_of, label_of = _listed(Path(root, base, layout.lists[split]), image_of, label_of)
-                if image_of or label_of:
-                    return Found(split, layout, images, labels, image_of, label_of)
-    return None
+            if not (images.is_dir() and labels.is_dir()):
+                continue
+            label_of = _by_name(labels, layout.label_endings, layout.ignored_endings)
+            image_of = _by_name(images, layout.image_endings)
+            if split in layout.lists:
+                image_of, label_of = _listed(Path(root, base, layout.lists[split]), image_of, label_of)
+            found = Found(split, layout, images, labels, image_of, label_of)
+            if found.pairs:
+                return found
+            if first is None and (image_of or label_of):
+                first = found
+    return first
 
 
 def load(dataset: FileDataset, root, split: str, found: Found | None = None) -> SegmentationDataset:
@@ -167,8 +168,11 @@ def load(dataset: FileDataset, root, split: str, found: Found | None = None) -> 
 
 def expected_folders(dataset: FileDataset, split: str) -> str:
     """The layouts of a split in words."""
-    pairs = [layout.folders(Path(), split) for layout in dataset.layouts if split in layout.names]
-    return ", or ".join(dict.fromkeys(f"{images.as_posix()} and {labels.as_posix()}" for images, labels in pairs))
+    layouts = [layout for layout in dataset.layouts if split in layout.names]
+    pairs = [layout.folders(Path(), split) for layout in layouts]
+    lists = {layout.lists[split] for layout in layouts if split in layout.lists}
+    folders = dict.fromkeys(f"{images.as_posix()} and {labels.as_posix()}" for images, labels in pairs)
+    return ", or ".join(folders) + "".join(f", with the list {name}" for name in lists)
 
 
 def _archives_hint(dataset, root):

@@ -1,0 +1,81 @@
+"""The notebooks 01 and 03 on real files of every benchmark: a table of what is there, and one epoch of training."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+SMALL = {"epochs": 1, "image_height": 64, "image_width": 64}
+# folder -> dataset, settings of 03: each way to resize, to evaluate and to crop once
+RUNS = {
+    "cityscapes": ("cityscapes", SMALL | {"image_width": 128, "batch_size": 2, "short_side": 128, "evaluation": "whole",
+                                          "largest_class_share": 0.75}),
+    "cityscapes-256": ("cityscapes", SMALL | {"image_width": 128, "train_images": 32}),
+    "cocostuff": ("cocostuff", SMALL | {"batch_size": 4, "short_side": 96, "evaluation": "slide"}),
+    # there are validation pairs only, so that only a smoke run can be made of them
+    "ade20k": ("ade20k", SMALL | {"batch_size": 2, "evaluation": "whole", "smoke": True}),
+}
+PAIRS = {"cityscapes": (4, 4), "cityscapes-256": (372, 122), "cocostuff": (8, 4), "ade20k": (0, 2)}
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """(folder, notebook) -> a future of its finished process; two run side by side, with a thread each."""
+    place = tmp_path_factory.mktemp("real")
+
+    def run(folder, notebook, settings):
+        output = place / f"{folder}-{notebook}.ipynb"
+        settings = {"dataset": RUNS[folder][0], "data_root": str(DATA / folder), "outputs_root": str(place / folder),
+                    "prepared_root": str(place / "prepared")} | settings
+        command = [sys.executable, "-m", "cawalib.notebook", f"notebooks/{notebook}.ipynb", str(output)]
+        command += [word for name, value in settings.items() for word in ("-p", name, str(value))]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                              env=os.environ | {"OMP_NUM_THREADS": "1", "CAWALIB_HEADLESS": "1"})
+        return done, output, place / folder
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {(folder, notebook): pool.submit(run, folder, notebook, settings if "03" in notebook else {})
+               for folder, (_, settings) in RUNS.items() if (DATA / folder).is_dir()
+               for notebook in ("01_data_preparation", "03_cawa_training")}
+
+
+def result_of(executed, folder, notebook):
+    if (folder, notebook) not in executed:
+        pytest.skip(f"real {folder} is not at ../shared/data/{folder} beside this repository")
+    done, output, outputs = executed[folder, notebook].result()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return nbformat.read(output, as_version=4), outputs
+
+
+@pytest.mark.parametrize("folder", RUNS)
+def test_preparation(executed, folder):
+    notebook, outputs = result_of(executed, folder, "01_data_preparation")
+    shown = "\n".join(str(output.get("data", {}).get("text/html", output.get("text", "")))
+                      for cell in notebook.cells for output in cell.get("outputs", []))
+    for split, pairs in zip(("train", "val"), PAIRS[folder], strict=True):
+        if pairs:
+            assert "a part: " in shown and f">{pairs}<" in shown, split
+    assert ("missing; expected ADEChallengeData2016/images/training" in shown) == (folder == "ade20k")
+    dataset, split = RUNS[folder][0], "" if PAIRS[folder][0] else "_val"
+    assert (outputs / "tables" / dataset / f"class_statistics{split}.csv").is_file()
+    for name in ("class_frequencies", "co_occurrence"):
+        assert (outputs / "figures" / dataset / f"{name}.pdf").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("folder", RUNS)
+def test_one_epoch(executed, folder):
+    _, outputs = result_of(executed, folder, "03_cawa_training")
+    [path] = (outputs / "runs" / RUNS[folder][0]).rglob("metrics.json")
+    metrics = json.loads(path.read_text())
+    assert metrics["epochs"] == 1 and metrics["smoke"] == (folder == "ade20k")
+    assert len(metrics["classes"]) == {"cocostuff": 171, "ade20k": 150}.get(folder, 19)
+    pixels = {"cityscapes": 4 * 2048 * 1024, "cityscapes-256": 122 * 256 * 128}.get(folder)
+    judged = sum(map(sum, metrics["splits"]["val"]["confusion"]))
+    assert judged > 0 and (pixels is None or 0.8 * pixels < judged <= pixels)  # at the labels' full size, less void
