@@ -133,7 +133,7 @@ def _swatches(axes, rows, colours):
     axes.tick_params(axis="y", length=0, pad=8)
     place = axes.get_yaxis_transform() + ScaledTranslation(-4.5 / 72, 0, axes.figure.dpi_scale_trans)
     axes.scatter(np.zeros(len(rows)), rows, marker="s", s=9, c=colours, edgecolor=INK, linewidth=0.3, clip_on=False,
-                 transform=place).set_in_layout(False)
+                 transform=place)
 
 
 # ---------------------------------------------------------------- which classes occur together
