@@ -73,6 +73,7 @@ def obtain(config: PreparationConfig, dataset: FileDataset | None = None) -> Non
     if dataset is None or not dataset.archives or _complete(dataset, root):
         print("Nothing to fetch.")
         return
+    used = 0
     for archive in dataset.archives:
         path = root / archive.name
         if path.is_file():
@@ -81,8 +82,11 @@ def obtain(config: PreparationConfig, dataset: FileDataset | None = None) -> Non
             path = download.fetch(archive, root)
         else:
             continue
+        used += 1
         count = download.unpack(path, root / archive.folder, archive.keep)
         print(f"{archive.name}: {count} files unpacked." if count else f"{archive.name}: unpacked before.")
+    if not used:
+        print("No archives there, none fetched; going on with the files as they are.")
 
 
 def _complete(dataset, root):

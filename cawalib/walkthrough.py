@@ -97,9 +97,20 @@ class Walkthrough:
         """Maps (B, P, H, W) of the present classes."""
         return class_activation_maps(self.features, self.head, self.classes, size)
 
+    @property
+    def _order(self) -> list[int]:
+        """Places in `classes`, those first that are in the drawn image, the rarest of the dataset in front.
+
+        Where there are more than fit on a page, these are shown.
+        """
+        drawn = set(scoring.present_classes(self.grid_labels[self.shown]).tolist())
+        pixels = self.dataset.survey.statistics.pixels
+        classes = self.classes.tolist()
+        return sorted(range(len(classes)), key=lambda place: (classes[place] not in drawn, pixels[classes[place]]))
+
     def show_maps(self) -> Figure:
         maps = _cpu(self.maps(self.labels.shape[-2:])[self.shown])
-        return illustrations.map_gallery(self._pixels(), maps, self.names)
+        return illustrations.map_gallery(self._pixels(), maps[self._order], [self.names[i] for i in self._order])
 
     def difference_from_pytorch_grad_cam(self) -> float:
         """Largest absolute difference of any map of the drawn image, at the image's size."""
@@ -120,8 +131,8 @@ class Walkthrough:
     def show_masks(self) -> Figure:
         maps = self.maps(self.grid_labels.shape[-2:])[self.shown]
         masks = scoring.pseudo_masks(maps, self.config.pseudo_mask_threshold)
-        return illustrations.mask_outcomes(_cpu(masks), _cpu(self.grid_labels[self.shown]), self.classes.tolist(),
-                                           self.names)
+        return illustrations.mask_outcomes(_cpu(masks)[self._order], _cpu(self.grid_labels[self.shown]),
+                                           self.classes[self._order].tolist(), [self.names[i] for i in self._order])
 
     def _counts(self):
         return self.weighting.count(Feedback(self.labels, self.logits, self.features, self.head, self.network,
