@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from cawalib.config import RunConfig
-from cawalib.datasets import list_datasets, prepared
+from cawalib.datasets import FILE_DATASETS, list_datasets, prepared
 from cawalib.transforms import TrainingImages
 
 
@@ -68,7 +68,7 @@ class _Pairs:
         return self.length
 
 
-def measure(ways, length, images, rounds):
+def measure(ways, length, images, rounds, full):
     """A row per way: median, smallest and largest images per second over the rounds, ratio to the first way."""
     for read, _ in ways.values():
         read(0)
@@ -85,6 +85,7 @@ def measure(ways, length, images, rounds):
         "smallest to largest": f"{min(found):.1f} to {max(found):.1f}",
         "times Pillow": f"{statistics.median(a / b for a, b in zip(found, first, strict=True)):.2f}",
         "MB per pair on disk": f"{ways[name][1] / 1e6:.2f}",
+        f"GB for {full} pairs": f"{ways[name][1] * full / 1e9:.1f}",
     } for name, found in speeds.items()])
 
 
@@ -103,7 +104,8 @@ def main():
                        image_width=options.crop[1], largest_class_share=0.75)
     with tempfile.TemporaryDirectory() as root:
         ways, length = readers(config, options.split, root, options.short_side)
-        table = measure(ways, length, options.images, options.rounds)
+        full = sum(FILE_DATASETS[options.dataset].expected.values())
+        table = measure(ways, length, options.images, options.rounds, full)
     print(f"{options.dataset}, {options.split}, {length} pairs; one process, one thread; {options.rounds} rounds of "
           f"{options.images} pairs; augmented: scale 0.5 to 2, crop {options.crop[0]}x{options.crop[1]}, flip, "
           "colour\n")

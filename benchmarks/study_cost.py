@@ -13,12 +13,14 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cawalib.config import load_study
 from cawalib.datasets import FILE_DATASETS
+from cawalib.datasets.statistics import ClassStatistics
 from cawalib.losses import Criterion
 from cawalib.models import build_model
 from cawalib.weighting import Feedback, build_weighting
@@ -29,7 +31,9 @@ ASSUMED = 40e12  # operations per second that a training on a data-centre GPU su
 def step_seconds(config, classes, batch, steps, device):
     """Median seconds of a training step on random images, and its operations per image (forward and backward)."""
     model = build_model(config.replace(encoder_weights="none"), classes).to(device, memory_format=torch.channels_last)
-    criterion = Criterion(config, build_weighting(config, _Uniform(classes))).to(device)
+    counts = np.ones(classes, dtype=np.int64)
+    all_alike = ClassStatistics(tuple(map(str, range(classes))), counts, counts, counts, classes)
+    criterion = Criterion(config, build_weighting(config, all_alike)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9)
     images = torch.randn(batch, 3, config.image_height, config.image_width, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -61,16 +65,6 @@ def step_seconds(config, classes, batch, steps, device):
 def _wait(device):
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-class _Uniform:
-    """Class counts for weightings that ask for some: all alike."""
-
-    def __init__(self, classes):
-        import numpy as np
-
-        self.classes, self.size = tuple(map(str, range(classes))), classes
-        self.pixels = self.images = self.pixels_where_present = np.ones(classes, dtype=np.int64)
 
 
 def main():

@@ -1,0 +1,43 @@
+"""The benchmarks run and print a table with every way of doing it; their figures are nobody's business here."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cawalib.config import RunConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_data_loading(tmp_path):
+    for folder, shape, values in (("leftImg8bit", (64, 96, 3), 255), ("gtFine", (64, 96), 33)):
+        path = tmp_path / folder / "train" / "ulm"
+        path.mkdir(parents=True)
+        ending = "leftImg8bit" if folder == "leftImg8bit" else "gtFine_labelIds"
+        for number in (1, 2):
+            array = np.random.default_rng(number).integers(0, values, shape, np.uint8)
+            Image.fromarray(array).save(path / f"ulm_00000{number}_000019_{ending}.png")
+    done = subprocess.run([sys.executable, "benchmarks/data_loading.py", "--data-root", str(tmp_path), "--crop", "32",
+                           "32", "--short-side", "48", "--images", "1", "--rounds", "1"], cwd=ROOT, capture_output=True,
+                          text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    ways = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    assert ways == ["Pillow alone", "torchvision's dataset class", "ours, originals", "ours, decoded",
+                    "ours, decoded, and augmented", "ours, decoded, short side 48",
+                    "ours, decoded, short side 48, and augmented", "ours, originals, and augmented"]
+
+
+def test_study_cost():
+    spec = importlib.util.spec_from_file_location("study_cost", ROOT / "benchmarks" / "study_cost.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    one, two = (module.step_seconds(RunConfig(image_height=32, image_width=width), 5, 2, 1, torch.device("cpu"))
+                for width in (64, 128))
+    assert one[0] > 0 and two[1] == pytest.approx(2 * one[1], rel=0.01)  # grows with the area
