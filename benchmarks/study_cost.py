@@ -28,8 +28,8 @@ from cawalib.weighting import Feedback, build_weighting
 ASSUMED = 40e12  # operations per second that a training on a data-centre GPU sustains in bf16, at a cautious guess
 
 
-def step_seconds(config, classes, batch, steps, device):
-    """Median seconds of a training step on random images, and its operations per image (forward and backward)."""
+def training_step(config, classes, batch, device):
+    """A function that does one training step on random images, and the operations it takes per image."""
     model = build_model(config.replace(encoder_weights="none"), classes).to(device, memory_format=torch.channels_last)
     counts = np.ones(classes, dtype=np.int64)
     all_alike = ClassStatistics(tuple(map(str, range(classes))), counts, counts, counts, classes)
@@ -52,14 +52,21 @@ def step_seconds(config, classes, batch, steps, device):
 
     with FlopCounterMode(display=False) as counter:
         step()
-    seconds = []
-    for _ in range(steps):
-        _wait(device)
-        started = time.perf_counter()
-        step()
-        _wait(device)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds), counter.get_total_flops() / batch
+    return step, counter.get_total_flops() / batch
+
+
+def measure(steps, rounds, device):
+    """Median seconds of each step, all of them taken in turn so that what else goes on falls on all alike."""
+    seconds = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, step in steps.items():
+            _wait(device)
+            started = time.perf_counter()
+            step()
+            _wait(device)
+            if turn:  # the first one fills the allocator
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(found) for name, found in seconds.items()}
 
 
 def _wait(device):
@@ -70,31 +77,33 @@ def _wait(device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", help="a grid in workflow/grids of cityscapes, ade20k or cocostuff")
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     study = load_study(Path("workflow/grids", f"{options.study}.yaml"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = []
+    rows, total = [], 0.0
     for group in study.compared:
-        for entry in study.group(group):
-            config = entry.config(0)
-            if config.method not in ("none", "cawa"):
-                continue
-            data = FILE_DATASETS[config.dataset]
-            batch = config.batch_size if device.type == "cuda" else 2
-            seconds, operations = step_seconds(config, len(data.classes), batch, options.steps, device)
-            steps = config.epochs * (data.expected["train"] // config.batch_size)
-            hours = seconds * config.batch_size / batch * steps / 3600
-            rows.append({"group": group, "method": entry.label, "batch": config.batch_size, "steps": steps,
-                         f"measured step, batch {batch} (s)": f"{seconds:.2f}",
-                         f"{device.type} hours a run": f"{hours:.0f}",
+        entries = {entry.label: entry.config(0) for entry in study.group(group)
+                   if entry.settings["method"] in ("none", "cawa")}
+        config = next(iter(entries.values()))
+        data = FILE_DATASETS[config.dataset]
+        batch = config.batch_size if device.type == "cuda" else 2
+        made = {label: training_step(one, len(data.classes), batch, device) for label, one in entries.items()}
+        seconds = measure({label: step for label, (step, _) in made.items()}, options.rounds, device)
+        steps = config.epochs * (data.expected["train"] // config.batch_size)
+        for label, (_, operations) in made.items():
+            estimate = operations * config.batch_size * steps / ASSUMED / 3600
+            hours = seconds[label] * config.batch_size / batch * steps / 3600
+            rows.append({"group": group, "method": label, "batch": config.batch_size, "steps": steps,
+                         f"measured step, batch {batch} (s)": f"{seconds[label]:.2f}",
+                         f"{device.type.upper()} hours a run": f"{hours:.0f}",
                          "TFLOP an image": f"{operations / 1e12:.3f}",
-                         f"GPU hours a run at {ASSUMED / 1e12:.0f} TFLOP/s":
-                             f"{operations * config.batch_size * steps / ASSUMED / 3600:.0f}"})
-            print(f"{group}, {entry.label}: measured", flush=True)
+                         f"GPU hours a run at {ASSUMED / 1e12:.0f} TFLOP/s": f"{estimate:.1f}"})
+        total += estimate * sum(len(entry.seeds) for entry in study.group(group))
+        print(f"{group}: measured", flush=True)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"\nStudy `{study.name}`, {len(study.configs())} runs; {name}; median of {options.steps} steps; without "
-          "evaluation\n")
+    print(f"\nStudy `{study.name}`, {len(study.configs())} runs; {name}; median of {options.rounds} steps; without "
+          f"evaluation. All runs at {ASSUMED / 1e12:.0f} TFLOP/s: {total:.0f} GPU hours.\n")
     print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 

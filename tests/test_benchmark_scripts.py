@@ -38,6 +38,8 @@ def test_study_cost():
     spec = importlib.util.spec_from_file_location("study_cost", ROOT / "benchmarks" / "study_cost.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    one, two = (module.step_seconds(RunConfig(image_height=32, image_width=width), 5, 2, 1, torch.device("cpu"))
-                for width in (64, 128))
-    assert one[0] > 0 and two[1] == pytest.approx(2 * one[1], rel=0.01)  # grows with the area
+    made = {width: module.training_step(RunConfig(image_height=32, image_width=width), 5, 2, torch.device("cpu"))
+            for width in (64, 128)}
+    assert made[128][1] == pytest.approx(2 * made[64][1], rel=0.01)  # operations grow with the area
+    seconds = module.measure({width: step for width, (step, _) in made.items()}, 1, torch.device("cpu"))
+    assert set(seconds) == {64, 128} and min(seconds.values()) > 0

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import socket
 import threading
 import warnings
 import zipfile
@@ -17,6 +18,7 @@ from cawalib import preparation
 from cawalib.datasets import DatasetError, ade20k, cityscapes, cocostuff, download, layouts
 from cawalib.datasets.download import fetch, unpack, verify
 from cawalib.datasets.layouts import Archive
+from cawalib.progress import progress
 
 HALF = 150_000 // download.BLOCK * download.BLOCK  # what is kept of a transfer that breaks half way
 CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 300_000, np.uint8))
@@ -28,6 +30,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.behave, self.requests, self.etag = {}, set(), [], '"one"'
+        self.closing = threading.Event()
 
     def archive(self, name, content=CONTENT, **changes):
         self.files[f"/{name}"] = content
@@ -39,25 +42,31 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
         server.requests.append((self.path, asked))
-        if self.path not in server.files or "nothing" in server.behave:
+        if "hang" in server.behave:
+            return server.closing.wait(30)
+        if self.path not in server.files or "nothing" in server.behave or len(server.requests) > 50:  # so that it ends
             return self.send_error(404)
         content = server.files[self.path]
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and "no ranges" not in server.behave else 0
-        if start and self.headers.get("If-Range", server.etag) != server.etag:
+        other = self.headers.get("If-Range", server.etag) != server.etag
+        if start and other and "no If-Range" not in server.behave:
             start = 0
         if start >= len(content):
             return self.send_error(416)
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            first = 0 if "other range" in server.behave else start
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         if "no length" not in server.behave:
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Length", "many" if "bad length" in server.behave else str(len(content) - start))
         self.send_header("ETag", server.etag)
         self.end_headers()
         body = content[start:]
         if "break once" in server.behave or "break always" in server.behave:
             server.behave.discard("break once")
             body = body[:len(body) // 2 if "break once" not in server.behave and start == 0 else 0]
+        if "break in turn" in server.behave:
+            body = body[:len(body) * (4 if len(server.requests) % 2 else 8) // 10]
         self.wfile.write(body)
 
     def log_message(self, *arguments):
@@ -71,6 +80,7 @@ def server(monkeypatch):
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield server
+    server.closing.set()
     server.shutdown()
     server.server_close()
 
@@ -96,42 +106,75 @@ def test_a_broken_transfer_goes_on_half_way(server, tmp_path):
 def test_a_later_call_goes_on_where_the_last_one_gave_up(server, tmp_path):
     server.behave.add("break always")
     archive = server.archive("a.zip")
-    with refused("a.zip: cannot be fetched from .*0.1 MB came. Start again to go on from there, or put a.zip into") as \
-            caught:
+    with refused("a.zip: cannot be fetched from .*; 0.1 of about 0.3 MB came. Start again to go on from there, or put "
+                 "a.zip into") as caught:
         fetch(archive, tmp_path)
     one_line(caught)
-    assert not (tmp_path / "a.zip").exists()
+    assert not (tmp_path / "a.zip").exists() and (tmp_path / ".a.zip.part").read_bytes() == CONTENT[:HALF]
     server.behave.clear()
     server.requests.clear()
     assert fetch(archive, tmp_path).read_bytes() == CONTENT
     assert server.requests == [("/a.zip", f"bytes={HALF}-")]
 
 
-def test_what_is_there_is_not_fetched_again(server, tmp_path):
+@pytest.mark.parametrize("behaviour", [{"no ranges", "break in turn"}, {"other range", "break in turn"}])
+def test_a_server_that_never_gets_further_is_given_up(server, tmp_path, behaviour):
+    server.behave |= behaviour
+    with refused("a.zip: cannot be fetched"):
+        fetch(server.archive("a.zip"), tmp_path)
+    assert len(server.requests) < 4 * download.ATTEMPTS
+
+
+def test_a_server_that_says_nothing_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", (10, 0.05))
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    server.behave.add("hang")
+    with refused("a.zip: cannot be fetched .*ReadTimeout.*0.0 of about 0.3 MB came") as caught:
+        fetch(server.archive("a.zip"), tmp_path)
+    one_line(caught)
+
+
+def test_the_bar_can_be_another(server, tmp_path):
+    bars = []
+
+    def bar(**settings):
+        bars.append(settings)
+        return progress(**settings)
+
+    server.behave.add("break once")
+    fetch(server.archive("a.zip"), tmp_path, bar)
+    assert [(one["initial"], one["total"]) for one in bars] == [(0, len(CONTENT)), (HALF, len(CONTENT))]
+
+
+def test_what_is_there_is_not_fetched_again(server, tmp_path, monkeypatch):
     archive = server.archive("a.zip")
     fetch(archive, tmp_path)
     server.requests.clear()
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: _Free(5))  # what is there needs no room
     assert fetch(archive, tmp_path).read_bytes() == CONTENT and server.requests == []
 
 
 def test_another_file_is_thrown_away(server, tmp_path):
     archive = dataclasses.replace(server.archive("a.zip"), sha1="0" * 40)
-    with refused("a.zip: what .* sent has another checksum than sha1 0000") as caught:
+    found = hashlib.sha1(CONTENT).hexdigest()
+    with refused(f"a.zip: what .* sent has sha1 {found}, expected {'0' * 40}, .* try again, or put") as caught:
         fetch(archive, tmp_path)
     one_line(caught)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_changed_on_the_server_is_not_glued_to_the_old_part(server, tmp_path):
+@pytest.mark.parametrize("behaviour", [set(), {"no If-Range"}])
+def test_a_file_changed_on_the_server_is_not_glued_to_the_old_part(server, tmp_path, behaviour):
     server.behave.add("break always")
     with refused("cannot be fetched"):
         fetch(server.archive("a.zip"), tmp_path)
-    server.behave.clear()
+    server.behave = behaviour
     server.etag, other = '"two"', CONTENT[::-1]
     assert fetch(server.archive("a.zip", other), tmp_path).read_bytes() == other
 
 
-@pytest.mark.parametrize("behaviour", [{"no ranges", "break once"}, {"no length"}, {"no ranges", "no length"}])
+@pytest.mark.parametrize("behaviour", [{"no ranges", "break once"}, {"no length"}, {"no ranges", "no length"}, {"bad length"},
+                                       {"other range", "break once"}])
 def test_servers_that_can_do_less(server, tmp_path, behaviour):
     server.behave |= behaviour
     assert fetch(server.archive("a.zip"), tmp_path).read_bytes() == CONTENT
@@ -156,12 +199,15 @@ def test_missing_unreachable_unwritable_full(server, tmp_path, monkeypatch):
         fetch(archive, tmp_path)
     one_line(caught)
     assert len(server.requests) == 1  # what is not there is not asked for again
-    with refused("a.zip: cannot be fetched .*ConnectionError") as caught:
-        fetch(dataclasses.replace(archive, url="http://127.0.0.1:9/a.zip"), tmp_path)
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        with refused("a.zip: cannot be fetched .*ConnectionError") as caught:
+            fetch(dataclasses.replace(archive, url=f"http://127.0.0.1:{taken.getsockname()[1]}/a.zip"), tmp_path)
     one_line(caught)
     (tmp_path / "file").write_text("")
-    with refused("parameter 'data_root': .*file cannot be written"):
+    with refused("parameter 'data_root': .*file cannot be written") as caught:
         fetch(archive, tmp_path / "file")
+    one_line(caught)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: _Free(5))
     with refused("parameter 'data_root': a.zip needs 0.0 GB more, 0.0 GB are free"):
         fetch(archive, tmp_path)
@@ -192,9 +238,15 @@ def zipped(path, members):
     return path
 
 
-def link(name):
+def special(name, mode):
     info = zipfile.ZipInfo(name)
-    info.external_attr = 0o120777 << 16
+    info.external_attr = mode << 16
+    return info
+
+
+def squeezed(name, method):
+    info = zipfile.ZipInfo(name)
+    info.compress_type = method
     return info
 
 
@@ -204,14 +256,23 @@ def link(name):
     ([("/evil.txt", "x")], "member '/evil.txt' would leave the folder"),
     ([("..\\evil.txt", "x")], "would leave the folder"),
     ([("C:/evil.txt", "x")], "would leave the folder"),
-    ([(link("evil"), "/etc/passwd")], "member 'evil' is a link or device"),
+    ([("... /evil.txt", "x")], "would leave the folder"),
+    ([("new\nline.txt", "x")], "member 'new\\\\nline.txt' would leave the folder or has no plain name"),
+    ([(special("evil", 0o120777), "/etc/passwd")], "member 'evil' is a link or device"),
+    ([(special("evil", 0o020666), "")], "member 'evil' is a link or device"),
+    ([(squeezed("b.txt", zipfile.ZIP_LZMA), "x")], "member 'b.txt' is packed in a way"),
     ([("a.txt", "y")], "members 'a.txt' and 'a.txt' are of one name"),
     ([("A.txt", "y")], "members 'a.txt' and 'A.txt' are of one name"),
+    ([("./a.txt", "y")], "members 'a.txt' and './a.txt' are of one name"),
+    ([("b/c.txt", "y"), ("b//c.txt", "z")], "members 'b/c.txt' and 'b//c.txt' are of one name"),
+    ([("\u00e9.txt", "y"), ("e\u0301.txt", "z")], "are of one name"),
+    ([("a.txt/b.txt", "y")], "member 'a.txt' is a file and the folder of 'a.txt/b.txt'"),
+    ([("dropped.json", "y"), ("dropped.json", "z")], "are of one name"),
 ])
 def test_nothing_is_unpacked_of_a_bad_archive(tmp_path, bad, words):
     path = zipped(tmp_path / "bad.zip", [("a.txt", "fine"), *bad])
     with refused(words) as caught:
-        unpack(path, tmp_path / "in" / "here")
+        unpack(path, tmp_path / "in" / "here", (".txt", "evil"))
     one_line(caught)
     assert sorted(os.listdir(tmp_path)) == ["bad.zip"] and not os.path.exists("/evil.txt")
 
@@ -222,7 +283,9 @@ def test_encrypted_damaged_and_no_archives(tmp_path):
     flagged = bytearray(content)
     flagged[6] |= 1
     flagged[directory + 8] |= 1
+    badly_named = zipped(tmp_path / "u.zip", [("\u00e9.txt", "")]).read_bytes().replace(b"\xc3\xa9", b"\xc3\x28")
     for name, damaged, words in (
+            ("name.zip", badly_named, "damaged or no zip archive .*decode"),
             ("flag.zip", flagged, "member 'a.txt' is encrypted"),
             ("crc.zip", content.replace(b"some text", b"same text"), "damaged or no zip archive .*CRC"),
             ("cut.zip", content[:50], "damaged or no zip archive"), ("text.zip", b"text", "damaged or no zip archive")):
@@ -231,6 +294,17 @@ def test_encrypted_damaged_and_no_archives(tmp_path):
             unpack(tmp_path / name, tmp_path / "out")
         one_line(caught)
         assert not (tmp_path / "out").exists() or not os.listdir(tmp_path / "out")
+
+
+def test_other_kinds_of_archives_and_none(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"")
+    for name, folder, words in (("a.tar", "out", "a.tar: only zip archives are unpacked, found '.tar'; unpack it by"),
+                                ("gone.zip", "out", "gone.zip: not found, expected a zip archive"),
+                                ("a.zip", "a.tar", "parameter 'data_root': .*a.tar cannot be written")):
+        zipped(tmp_path / "a.zip", [("a.txt", "some text")])
+        with refused(words) as caught:
+            unpack(tmp_path / name, tmp_path / folder)
+        one_line(caught)
 
 
 def test_unpacking_takes_what_is_needed_and_goes_on(tmp_path, monkeypatch):
