@@ -129,11 +129,10 @@ def sample_predictions(model: SegmentationModel, dataset: SegmentationDataset, s
     """A few images with labels, predictions and maps, all at one small size (see `Run.samples`).
 
     Those with the most pixels of tail classes: chosen by their labels, never by how well they came out. They go
-    through the network as in `evaluate` (whole, where that uses windows), and are brought to the picture's size then.
+    through the network as in `evaluate`, and are brought to the picture's size then. The maps are of the whole image,
+    where windows are used of one brought down to a window's area, which is what fits in memory.
     """
     chosen = _richest_in_tail(dataset, statistics)
-    if config.evaluation == "slide":
-        config = config.replace(evaluation="whole")
     images, size = EvaluationImages(dataset, config), _picture_size(config)
     samples = {name: [] for name in ("images", "labels", "predictions", "maps", "present")}
     with evaluation_mode(model):
@@ -145,9 +144,20 @@ def sample_predictions(model: SegmentationModel, dataset: SegmentationDataset, s
             samples["images"].append(_resized(dataset[index][0], size))
             samples["labels"].append(labels)
             samples["predictions"].append(_nearest(predicted.cpu().byte(), size))
+            if config.evaluation == "slide":
+                image = _at_most(image, config.image_height * config.image_width)
             samples["maps"].append(_maps(model, image, present, size))
             samples["present"].append(present)
     return {name: torch.stack(parts).numpy() for name, parts in samples.items()}
+
+
+def _at_most(image, pixels):
+    """An image (1, 3, h, w) brought down to so many pixels."""
+    scale = (pixels / (image.shape[-2] * image.shape[-1])) ** 0.5
+    if scale >= 1:
+        return image
+    size = [max(1, int(side * scale)) for side in image.shape[-2:]]
+    return functional.interpolate(image, size, mode="bilinear", antialias=True)
 
 
 def _maps(model, image, present, size):

@@ -100,7 +100,7 @@ def inventory(config: PreparationConfig) -> pd.DataFrame:
     """What is there and what is missing: a row per split and, where something is missing, per archive.
 
     Returns:
-        Columns images, labels, pairs, "full release" (pairs) and state.
+        Columns images, labels, pairs, "full release" (pairs), state, and the folders of images and labels.
     """
     dataset, root = FILE_DATASETS.get(config.dataset), Path(config.data_root)
     if dataset is None:
@@ -111,7 +111,7 @@ def inventory(config: PreparationConfig) -> pd.DataFrame:
     rows = [_split_row(dataset, root, split) for split in dataset.expected]
     if any(row["state"] != "complete" for row in rows):
         rows += [_archive_row(dataset, archive, root) for archive in dataset.archives]
-    return pd.DataFrame(rows).set_index("what").fillna("")
+    return pd.DataFrame(rows).set_index("what").astype(object).fillna("")
 
 
 def _split_row(dataset, root, split):
@@ -125,8 +125,12 @@ def _split_row(dataset, root, split):
         state = f"{pairs - expected} pairs more than the full release has"
     if lonely:
         state += f"; {lonely} files without partner, first {found.lonely[0].name}"
+    for folder in (found.images, found.labels):
+        if not folder.is_dir():
+            state = f"missing: {folder.relative_to(root).as_posix()}"
     return {"what": split, "images": len(found.image_of), "labels": len(found.label_of), "pairs": pairs,
-            "full release": expected, "state": state}
+            "full release": expected, "state": state,
+            "folders": f"{found.images.relative_to(root).as_posix()}, {found.labels.relative_to(root).as_posix()}"}
 
 
 def _archive_row(dataset, archive, root):
@@ -145,7 +149,7 @@ def read(config: PreparationConfig) -> dict[str, SegmentationDataset]:
     Raises:
         DatasetError: no split at all, or files that cannot be used, by name.
     """
-    return load_datasets(config.run, partly=True)
+    return load_datasets(config.run, partly=True, decoded=False)
 
 
 def counted(splits: dict[str, SegmentationDataset]) -> SegmentationDataset:

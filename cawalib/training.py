@@ -34,6 +34,8 @@ from cawalib.progress import is_watched, progress
 from cawalib.transforms import TrainingImages
 from cawalib.weighting import Feedback, build_weighting
 
+WEIGHT_ROWS = 500_000  # of class_weights.csv, about
+
 
 class TrainingInterrupted(RuntimeError):
     """The run was told to stop (SIGTERM). Its checkpoint is saved; the same run started again goes on there."""
@@ -300,7 +302,10 @@ def _on_split(function, training, split):
 
 def _weights_table(training):
     values = np.concatenate(training.weights)
-    updates = np.arange(len(values)) * training.config.update_every
+    # of a long run with many classes only every so many updates, and the last: a gigabyte of them is nobody's help
+    every = -(-len(values) * len(training.statistics.classes) // WEIGHT_ROWS)
+    kept = np.unique([*range(0, len(values), every), len(values) - 1])
+    values, updates = values[kept], kept * training.config.update_every
     table = pd.DataFrame({"update": np.repeat(updates, len(training.statistics.classes)),
                           "class": np.tile(training.statistics.classes, len(values))})
     for index, name in enumerate(("score", "basic_weight", "ratio_weight", "weight")):

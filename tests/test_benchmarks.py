@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cawalib.datasets import ade20k, cityscapes, cocostuff, layouts
+from cawalib.config import RunConfig
+from cawalib.datasets import ade20k, cityscapes, cocostuff, layouts, load_datasets
 from cawalib.datasets.base import DatasetError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -315,8 +316,8 @@ def gone(path):
     return lambda root: (root / path).unlink()
 
 
-def moved(path, to):
-    return lambda root: (root / path).rename(root / to)
+def moved(*paths):
+    return lambda root: [(root / path).rename(root / to) for path, to in zip(paths[::2], paths[1::2], strict=True)]
 
 
 def cut(path):
@@ -334,10 +335,13 @@ def train_ids(root):
 
 
 @pytest.mark.parametrize("name, damage, words", [
-    ("cityscapes", moved("gtFine/train", "gtFine/other"),
+    ("cityscapes", moved("leftImg8bit/train", "leftImg8bit/other", "gtFine/train", "gtFine/other"),
      "parameter 'data_root': .* holds no split 'train' of cityscapes; expected leftImg8bit/train and gtFine/train, or "
      "images/train and annotations/train$"),
-    ("cityscapes", moved("leftImg8bit", "images"), "holds no split 'train' of cityscapes"),
+    ("cityscapes", moved("gtFine/train", "gtFine/other"),
+     "leftImg8bit.png: image without its label, .*gtFine/train; .*that folder is missing"),
+    ("cityscapes", moved("leftImg8bit", "elsewhere"),
+     "labelIds.png: label without its image, .*leftImg8bit/train; .*that folder is missing"),
     ("cityscapes", gone(CITY_LABEL), "a_leftImg8bit.png: image without its label, .* in .*gtFine/train$"),
     ("cityscapes", gone("leftImg8bit/train/ulm/a" + CITY_IMAGE),
      "a_gtFine_labelIds.png: label without its image, .* in .*leftImg8bit/train$"),
@@ -391,3 +395,29 @@ def test_archives_that_wait_are_named(tmp_path):
     (tmp_path / "gtFine_trainvaltest.zip").write_bytes(b"")
     with pytest.raises(DatasetError, match="; notebook 01 unpacks gtFine_trainvaltest.zip$"):
         layouts.load(cityscapes.DATASET, tmp_path, "train")
+
+
+def test_train_ids_taken_for_ids_are_noticed(tmp_path):
+    for split in ("train", "val"):
+        for number in (1, 2):
+            place = f"{split}/{number}.png"
+            for path in (tmp_path / "images" / place, tmp_path / "annotations" / place):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "images" / place)
+            Image.fromarray(np.full((4, 6), 8 + number, np.uint8)).save(tmp_path / "annotations" / place)
+    config = RunConfig(dataset="cityscapes", data_root=str(tmp_path))
+    Image.fromarray(np.full((4, 6), 13, np.uint8)).save(tmp_path / "annotations" / "train" / "1.png")
+    with pytest.raises(DatasetError, match="no label of 2 files is above 18, so they look like train ids") as caught:
+        load_datasets(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_of_two_layouts_the_fuller_one_counts(tmp_path):
+    for folder, ending, count in (("leftImg8bit", "_leftImg8bit", 1), ("gtFine", "_gtFine_labelIds", 1),
+                                  ("images", "", 3), ("annotations", "", 3)):
+        place = tmp_path / folder / "train"
+        place.mkdir(parents=True)
+        for number in range(count):
+            shape = (4, 6, 3) if folder in ("leftImg8bit", "images") else (4, 6)
+            Image.fromarray(np.full(shape, 7, np.uint8)).save(place / f"{number}{ending}.png")
+    assert len(layouts.load(cityscapes.DATASET, tmp_path, "train")) == 3

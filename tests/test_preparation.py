@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import shutil
 
@@ -87,6 +88,20 @@ def test_changed_files_or_another_mapping_are_counted_anew(root, large, tmp_path
         prepared.find(train_split(root), tmp_path)
     assert prepared.write(train_split(root), tmp_path) == folder
     assert prepared.find(train_split(root), tmp_path)(0)[1][0, 0] == 1
+
+
+def test_the_way_out_of_changed_files_works(root, large):
+    asked = preparation_config(root, decode=True, data_workers=0)
+    preparation.prepare(asked)
+    os.utime(root / "train" / "0.png", (1, 2e9))
+    with pytest.raises(DatasetError, match="changed since; delete the folder, or run notebook 01 with decode again"):
+        load_datasets(config(root))
+    preparation.read(asked)  # what 01 does, in its order
+    preparation.prepare(asked)
+    load_datasets(config(root))
+
+
+def test_another_mapping_is_counted_anew(root):
     other = np.where(camvid.TO_CLASS == 3, 4, camvid.TO_CLASS)
     mapped = layouts.load(dataclasses.replace(camvid.DATASET, to_class=other), root, "train")
     assert mapped.digest != train_split(root).digest
@@ -172,6 +187,36 @@ def test_decoded_pairs_are_those_of_the_originals(root, large, monkeypatch, shor
                 np.testing.assert_array_equal(theirs, originals)
 
 
+def test_decoded_at_full_size_serves_smaller_runs_too(root, large, capsys):
+    run = config(photographs(root), short_side=32, evaluation="whole")
+    before = load_datasets(run)
+    for dataset in list_datasets(run).values():
+        prepared.write(dataset, run.prepared_root)
+    after = load_datasets(run)
+    assert "train: reading decoded pairs from" in capsys.readouterr().out
+    for split in before:
+        for index in range(len(before[split])):
+            for ours, originals in zip(after[split][index], before[split][index], strict=True):
+                np.testing.assert_array_equal(ours, originals)
+
+
+def test_a_full_disk_is_told(root, monkeypatch, tmp_path):
+    def fails(arrays, path):
+        raise prepared.SafetensorError("Error while serializing:\nno space")
+
+    monkeypatch.setattr(prepared, "save_file", fails)
+    with pytest.raises(DatasetError, match="parameter 'prepared_root': .* cannot be written .*no space") as caught:
+        prepared.write(train_split(root), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_counting(root, large, tmp_path):
+    (tmp_path / "file").write_text("")
+    unread = dataclasses.replace(train_split(root), read=lambda index: LABELS[{0: 0}[index]][None])
+    with pytest.raises(DatasetError, match="parameter 'prepared_root': .*file/here/camvid cannot be written"):
+        survey(unread, tmp_path / "file" / "here")
+
+
 def test_decoding_goes_on_where_it_stopped(root, large, monkeypatch, tmp_path):
     monkeypatch.setattr(prepared, "SHARD_BYTES", 1)
     dataset, written = train_split(root), []
@@ -227,6 +272,9 @@ def test_inventory_tells_what_is_missing(root):
     table = preparation.inventory(preparation_config(root))
     assert table.loc["train", ["images", "labels", "pairs", "full release"]].tolist() == [2, 3, 2, 367]
     assert table.loc["train", "state"] == "a part: 365 pairs missing; 1 files without partner, first 2.png"
+    assert table.loc["test", "state"] == "missing: test"
+    shutil.rmtree(root / "testannot")
+    table = preparation.inventory(preparation_config(root))
     assert table.loc["test", "state"] == "missing; expected test and testannot"
 
 
@@ -260,3 +308,19 @@ def test_prepare_writes_what_runs_find(root, large):
     table = preparation.prepare(asked)
     assert table["pairs"].to_dict() == {"train": 3, "val": 1, "test": 1} and (table["GB"] >= 0).all()
     assert isinstance(load_datasets(config(root))["train"].read, prepared.PreparedPairs)
+
+
+def test_one_folder_without_the_other(root):
+    shutil.rmtree(root / "valannot")
+    table = preparation.inventory(preparation_config(root))
+    assert table.loc["val", ["images", "labels", "pairs", "state"]].tolist() == [1, 0, 0, "missing: valannot"]
+    with pytest.raises(DatasetError, match="val/0.png: image without its label, .*valannot; that folder is missing"):
+        load_datasets(config(root))
+
+
+def test_links_to_folders_are_followed(root, tmp_path):
+    for name in ("train", "trainannot"):
+        (root / name).rename(tmp_path / f"far {name}")
+        (root / name).mkdir()
+        (root / name / "link").symlink_to(tmp_path / f"far {name}")
+    assert len(train_split(root)) == 3

@@ -24,11 +24,15 @@ FILE_DATASETS = {dataset.name: dataset for dataset in (
     camvid.DATASET, cityscapes.DATASET, ade20k.DATASET, cocostuff.DATASET, cocostuff.DATASET_10K)}
 
 
-def load_datasets(config: RunConfig, partly: bool = False) -> dict[str, SegmentationDataset]:
+def load_datasets(config: RunConfig, partly: bool = False, decoded: bool = True) -> dict[str, SegmentationDataset]:
     """The splits of the run's dataset, every pair of them read once and so verified, at the run's `short_side`.
 
     Args:
         partly: also take a dataset of which only some splits are there, to look at it.
+        decoded: read the decoded pairs that notebook 01 wrote, where it did.
+
+    With `data_workers` above 1, large data are read by spawned processes: a script that calls this then needs the
+    usual `if __name__ == "__main__":` around it.
 
     Returns:
         split name -> dataset; `train` and `val` always, `test` where the dataset has one. Each carries its survey.
@@ -36,7 +40,7 @@ def load_datasets(config: RunConfig, partly: bool = False) -> dict[str, Segmenta
     Raises:
         DatasetError: a folder, a pair or a file that cannot be used.
     """
-    return {split: _verified(dataset, config) for split, dataset in list_datasets(config, partly).items()}
+    return {split: _verified(dataset, config, decoded) for split, dataset in list_datasets(config, partly).items()}
 
 
 def list_datasets(config: RunConfig, partly: bool = False) -> dict[str, SegmentationDataset]:
@@ -73,20 +77,32 @@ def _from_layouts(config, partly):
         raise DatasetError(f"{error}{hint}") from None
 
 
-def _verified(listed, config):
+def _verified(listed, config, decoded):
     if config.dataset == "streets":
         listed.survey = survey(listed)
         return listed
     listed.keep()
     listed.survey = survey(listed, config.prepared_root, config.data_workers)
-    dataset = listed
-    if config.short_side:
-        dataset = listed.shrunk(config.short_side, labels=listed.split == "train")
-    kept = prepared.find(listed, config.prepared_root, config.short_side)
-    if kept is not None and not listed.small:
-        dataset = dataclasses.replace(dataset, read=kept)
+    if config.dataset == "cityscapes":
+        cityscapes.check_ids(listed)
+    dataset = listed.shrunk(config.short_side, labels=listed.split == "train") if config.short_side else listed
+    if decoded and not listed.small:
+        dataset = _from_decoded(listed, dataset, config)
     if dataset is not listed:
         dataset.keep()
+        if len(dataset._kept) == len(dataset):
+            listed._kept.clear()  # what was shrunk is kept instead
+    return dataset
+
+
+def _from_decoded(listed, dataset, config):
+    """The same pairs, read from decoded ones where notebook 01 wrote some, at the run's size or at their own."""
+    for side in dict.fromkeys((config.short_side, 0)):
+        pairs = prepared.find(listed, config.prepared_root, side)
+        if pairs is not None:
+            print(f"{listed.split}: reading decoded pairs from {pairs.folder}")
+            source = dataclasses.replace(listed, read=pairs)
+            return source if side == config.short_side else source.shrunk(config.short_side, listed.split == "train")
     return dataset
 
 

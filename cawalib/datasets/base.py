@@ -194,5 +194,5 @@ def _decode(path, mode):
     try:
         with Image.open(path) as file:
             return np.array(file.convert(mode) if mode else file)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path}: cannot be read as an image ({error}); fetch the file again") from None

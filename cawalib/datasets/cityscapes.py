@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cawalib.datasets.base import IGNORE
+from cawalib.datasets.base import IGNORE, DatasetError
 from cawalib.datasets.layouts import IMAGE_ENDINGS, Archive, FileDataset, Layout
 
 CLASSES = ("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
@@ -55,3 +55,14 @@ DATASET = FileDataset(
     totals=(("train pixels", 2975 * 2048 * 1024), ("rarest class by pixels", "motorcycle"),
             ("rarest class by images", "train")),
 )
+
+
+def check_ids(dataset) -> None:
+    """Raises DatasetError if labels taken for ids look like train ids: as ids, they hold nothing above 18.
+
+    Of the classes, ids up to 18 are road to pole; pictures of streets without vegetation, sky and car are none.
+    """
+    statistics = dataset.survey.statistics
+    if statistics.pixels.any() and not statistics.pixels[6:].any():
+        raise DatasetError(f"cityscapes, split '{dataset.split}': no label of {statistics.size} files is above 18, so "
+                           "they look like train ids, expected ids; name them *_gtFine_labelTrainIds.png if they are")

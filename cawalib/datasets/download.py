@@ -8,6 +8,7 @@ makes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -60,10 +61,9 @@ def fetch(archive: Archive, folder, progress=progress) -> Path:
         if isinstance(error, DatasetError):
             raise
         # pooch tells the checksum in words only; to find it ourselves would read 20 GB a second time
-        found = re.search(r"but got (\w+)", str(error))
-        raise DatasetError(f"{archive.name}: what {archive.url} sent has sha1 {found[1] if found else 'unknown'}, expected "
-                           f"{archive.sha1}, so it was thrown away; try again, or put {archive.name} into {folder} by hand"
-                           ) from None
+        found = re.search(r"but got (\w+)|$", str(error))[1]
+        raise DatasetError(f"{archive.name}: what {archive.url} sent has sha1 {found}, expected {archive.sha1}; it was "
+                           f"thrown away: try again, or put {archive.name} into {folder} by hand") from None
     if not archive.sha1:
         print(f"{archive.name}: no checksum was published for it; its members' own are checked.")
     return Path(path)
@@ -106,7 +106,7 @@ def _transfer(url, part, archive, progress):
             known = headers["If-Range"] = json.loads(_validator(part).read_text())["validator"]
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == 416:  # nothing after what we have: it is whole, or of another file
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise requests.ConnectionError("the server has no more than the part at hand; it is fetched anew")
         answer.raise_for_status()
         goes_on = answer.status_code == 206
@@ -208,6 +208,8 @@ def unpack(path, folder, keep: tuple[str, ...] = ()) -> int:
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error) as error:
         raise DatasetError(f"{path}: damaged or no zip archive ({error}); fetch it again") from None
     except OSError as error:
+        if error.errno == errno.EINVAL and not error.filename:  # zipfile went where the archive's numbers sent it
+            raise DatasetError(f"{path}: damaged or no zip archive (bad offset); fetch it again") from None
         raise DatasetError(f"parameter 'data_root': {folder} cannot be written ({error.strerror or error})") from None
     return len(missing)
 

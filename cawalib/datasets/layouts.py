@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +71,7 @@ class FileDataset:
         classes, palette: names and RGB colours 0..255, in the order of the ids.
         to_class: (256,) int16 table from the value on disk to the id, 255 = ignore, -1 = not allowed.
         expected: split -> number of pairs of the full release.
-        layouts: tried in turn; the first one that holds files counts.
+        layouts: the one that holds most pairs of a split counts, among equals the first.
         bases: folders under data_root in which a layout may begin.
         archives: of the official release.
         login: how to get the archives where they need a login.
@@ -98,6 +100,13 @@ class Found:
     labels: Path
     image_of: dict[str, Path]
     label_of: dict[str, Path]
+    problem: str = ""  # with the split's list
+
+    @cached_property
+    def rank(self) -> tuple[int, int, int]:
+        """Pairs, then files, then a list: what makes one layout a better find than another."""
+        pairs = len(self.image_of.keys() & self.label_of.keys())
+        return pairs, len(self.image_of) + len(self.label_of), len(self.problem) > 0
 
     @property
     def pairs(self) -> list[tuple[Path, Path]]:
@@ -110,38 +119,40 @@ class Found:
                 for key in sorted(self.image_of.keys() ^ self.label_of.keys())]
 
     def check(self) -> None:
-        """Raises DatasetError if a file has no partner."""
+        """Raises DatasetError if a file has no partner, or a split's list names files that are not there."""
+        if self.problem:
+            raise DatasetError(self.problem)
         if not self.lonely:
             return
         first, more = self.lonely[0], len(self.lonely) - 1
         kind, other, folder = ("image", "label", self.labels) if first in self.image_of.values() else (
             "label", "image", self.images)
         rest = f"; {more} more files have no partner" if more else ""
+        if not folder.is_dir():
+            rest += "; that folder is missing"
         raise DatasetError(f"{first}: {kind} without its {other}, expected one of the same name in {folder}{rest}")
 
 
 def find(dataset: FileDataset, root, split: str) -> Found | None:
-    """The files of a split in the first layout that holds pairs; else in the first one that holds any file; or None.
+    """The files of a split in the layout that holds most pairs of it; else in the one with most files; or None.
 
     Raises:
-        DatasetError: two files of one name, or a split's list that names files which are not there.
+        DatasetError: two files of one name, or a split's list that cannot be used.
     """
-    first = None
+    best = None
     for layout in dataset.layouts:
         for base in dataset.bases if split in layout.names else ():
             images, labels = layout.folders(Path(root, base), split)
-            if not (images.is_dir() and labels.is_dir()):
+            if not (images.is_dir() or labels.is_dir()):
                 continue
-            label_of = _by_name(labels, layout.label_endings, layout.ignored_endings)
             image_of = _by_name(images, layout.image_endings)
-            if split in layout.lists:
-                image_of, label_of = _listed(Path(root, base, layout.lists[split]), image_of, label_of)
+            label_of = _by_name(labels, layout.label_endings, layout.ignored_endings)
             found = Found(split, layout, images, labels, image_of, label_of)
-            if found.pairs:
-                return found
-            if first is None and (image_of or label_of):
-                first = found
-    return first
+            if split in layout.lists:
+                found = _listed(found, Path(root, base))
+            if found.rank > (best.rank if best else (0, 0, 0)):  # among equals, the first one
+                best = found
+    return best
 
 
 def load(dataset: FileDataset, root, split: str, found: Found | None = None) -> SegmentationDataset:
@@ -183,7 +194,9 @@ def _archives_hint(dataset, root):
 def _by_name(folder, endings, ignored=()):
     """Name without ending -> path, of every file below a folder whose name has one of the endings."""
     found = {}
-    for path in sorted(folder.rglob("*")):
+    # links to folders are followed: on shared disks, cities or splits often are links
+    files = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    for path in sorted(files):
         if path.name.startswith(".") or path.name.endswith(ignored):  # "." as in the ._ files that macOS leaves
             continue
         ending = next((ending for ending in endings if path.name.lower().endswith(ending.lower())), None)
@@ -196,17 +209,33 @@ def _by_name(folder, endings, ignored=()):
     return found
 
 
-def _listed(path, image_of, label_of):
-    """The pairs that a list names, by stem; names as in COCO 2014 (COCO_train2014_000000000009) are understood."""
+def _listed(found, root):
+    """What a split's list names of it, by stem; names as in COCO 2014 (COCO_train2014_000000000009) will do."""
+    lists, path = found.layout.lists, root / found.layout.lists[found.split]
+    names = {split: _names(root / other) for split, other in lists.items()}
+    mine = names.pop(found.split)
+    others = {name: split for split, listed in names.items() for name in listed}
+    double = next((name for name in mine if name in others), None)
+    if double:
+        raise DatasetError(f"{path}: names '{double}', which {lists[others[double]]} names too; expected once")
+    absent = [name for name in mine if name not in found.image_of and name not in found.label_of]
+    problem = f"{path}: names '{absent[0]}', for which there is neither image nor label " \
+              f"({len(absent)} of {len(mine)} names)" if absent else ""
+    wanted = set(mine)
+    image_of, label_of = ({key: path for key, path in paths.items() if key in wanted}
+                          for paths in (found.image_of, found.label_of))
+    return replace(found, image_of=image_of, label_of=label_of, problem=problem)
+
+
+def _names(path):
     if not path.is_file():
-        return {}, {}
-    names = [Path(line.strip()).stem.split("_")[-1] for line in path.read_text().splitlines() if line.strip()]
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: cannot be read, expected text in UTF-8 with one name a line") from None
+    names = [Path(line.strip()).stem.split("_")[-1] for line in lines if line.strip()]
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
         raise DatasetError(f"{path}: names '{double[0]}' {names.count(double[0])} times, expected each name once")
-    missing = [name for name in names if name not in image_of and name not in label_of]
-    if missing:
-        raise DatasetError(f"{path}: names '{missing[0]}', for which there is neither image nor label "
-                           f"({len(missing)} of {len(names)} names)")
-    wanted = set(names)
-    return tuple({key: path for key, path in paths.items() if key in wanted} for paths in (image_of, label_of))
+    return names

@@ -10,9 +10,7 @@ not: nothing of its numbers depends on it.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cawalib.datasets.base import DatasetError, SegmentationDataset
+from cawalib.datasets.processes import in_processes
 from cawalib.files import atomic, write_json
 from cawalib.progress import progress
 
 SHARD_BYTES = 256 << 20
+SHARDS = "[0-9]*.safetensors"  # not what a killed process left half written, which begins with a dot
 
 
 def folder_of(dataset: SegmentationDataset, root, short_side: int) -> Path:
@@ -63,14 +63,16 @@ def write(dataset: SegmentationDataset, root, short_side: int = 0, workers: int 
         _check_room(folder, pair_bytes * len(dataset))
         starts = range(0, len(dataset), per_shard)
         job = partial(_write_shard, dataset, folder, per_shard)
-        for _ in progress(_each(job, starts, workers), len(starts), f"decoding {dataset.name} {dataset.split}"):
+        each = map(job, starts) if workers < 2 else in_processes(job, starts, workers)
+        for _ in progress(each, len(starts), f"decoding {dataset.name} {dataset.split}"):
             pass
-        total = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        total = sum(path.stat().st_size for path in folder.glob(SHARDS))
         write_json(folder / "prepared.json", {"digest": dataset.digest, "short_side": short_side, "bytes": total,
                                               "pairs": len(dataset), "per_shard": per_shard})
-    except OSError as error:
-        raise DatasetError(f"parameter 'prepared_root': {folder} cannot be written ({error.strerror}); choose another "
-                           "folder") from None
+    except (OSError, SafetensorError) as error:  # the latter on a full disk
+        reason = str(getattr(error, "strerror", None) or error).replace("\n", " ")
+        raise DatasetError(f"parameter 'prepared_root': {folder} cannot be written ({reason}); make room and start "
+                           "again to go on, or choose another folder") from None
     return folder
 
 
@@ -83,19 +85,11 @@ def _changed(folder):
 
 
 def _check_room(folder, needed):
-    there = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    there = sum(path.stat().st_size for path in folder.glob(SHARDS))
     free = shutil.disk_usage(folder).free
     if needed - there > free:
         raise DatasetError(f"parameter 'prepared_root': {folder} needs about {(needed - there) / 1e9:.1f} GB, "
                            f"{free / 1e9:.1f} GB are free; choose another disk, or a 'short_side' below the images'")
-
-
-def _each(job, starts, workers):
-    if workers < 2:
-        yield from map(job, starts)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(job, starts)
 
 
 def _write_shard(dataset, folder, per_shard, start):

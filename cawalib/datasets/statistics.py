@@ -7,10 +7,10 @@ starts at once.
 
 from __future__ import annotations
 
+import errno
 import json
-import multiprocessing
+import os
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cawalib.datasets.base import DatasetError, SegmentationDataset, UnknownLabels
+from cawalib.datasets.processes import in_processes
 from cawalib.files import write_json
 from cawalib.progress import progress
 
@@ -112,10 +113,23 @@ def survey(dataset: SegmentationDataset, folder=None, workers: int = 0) -> Surve
         kept = _read(path, dataset)
         if kept is not None:
             return kept
+    if path:
+        _check_folder(path.parent)
     result = _add_up(dataset, workers)
     if path:
         _write(path, dataset, result)
     return result
+
+
+def _check_folder(folder):
+    # before all pairs are read, not after
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission")
+    except OSError as error:
+        raise DatasetError(f"parameter 'prepared_root': {folder} cannot be written ({error.strerror}); choose another "
+                           "folder") from None
 
 
 def survey_path(dataset: SegmentationDataset, folder) -> Path:
@@ -150,9 +164,7 @@ def _each(dataset, workers):
     if workers < 2 or dataset.small:
         yield from map(count, range(len(dataset)))
         return
-    # spawned, not forked: a fork of a process that has computed with PyTorch's threads may hang
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _set_worker, (count,)) as pool:
-        yield from pool.map(_work, range(len(dataset)), chunksize=max(1, min(64, len(dataset) // (4 * workers))))
+    yield from in_processes(count, range(len(dataset)), workers, max(1, min(64, len(dataset) // (4 * workers))))
 
 
 def _count(dataset, index):
@@ -162,18 +174,6 @@ def _count(dataset, index):
     except DatasetError as error:
         return error
     return np.bincount(labels.ravel(), minlength=256)[:len(dataset.classes)], labels.shape
-
-
-_worker = None  # what a worker process does, set once: the dataset with its file list is not sent with every index
-
-
-def _set_worker(work):
-    global _worker
-    _worker = work
-
-
-def _work(index):
-    return _worker(index)
 
 
 def _refuse(dataset, problems):
@@ -198,15 +198,13 @@ def _refuse(dataset, problems):
 
 def _write(path, dataset, result):
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {
             "digest": dataset.digest, "changed": dataset.changed, "classes": dataset.classes, "size": len(dataset),
             "pixels": result.statistics.pixels, "images": result.statistics.images,
             "pixels_where_present": result.statistics.pixels_where_present, "together": result.together,
             "sizes": result.sizes, "all_pixels": result.all_pixels})
     except OSError as error:
-        raise DatasetError(f"parameter 'prepared_root': {path.parent} cannot be written ({error.strerror}); choose "
-                           "another folder") from None
+        raise DatasetError(f"parameter 'prepared_root': {path} cannot be written ({error.strerror})") from None
 
 
 def _read(path, dataset):
@@ -220,7 +218,7 @@ def _read(path, dataset):
         statistics = ClassStatistics(dataset.classes, *(np.array(kept[name], dtype=np.int64) for name in (
             "pixels", "images", "pixels_where_present")), kept["size"])
         return Survey(statistics, np.array(kept["together"], dtype=np.int64), kept["sizes"], kept["all_pixels"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); delete it, and the data are counted again") from None
 
 
