@@ -85,7 +85,7 @@ def measure(ways, length, images, rounds, full):
         "smallest to largest": f"{min(found):.1f} to {max(found):.1f}",
         "times Pillow": f"{statistics.median(a / b for a, b in zip(found, first, strict=True)):.2f}",
         "MB per pair on disk": f"{ways[name][1] / 1e6:.2f}",
-        f"GB for {full} pairs": f"{ways[name][1] * full / 1e9:.1f}",
+        f"GB for all {full}": f"{ways[name][1] * full / 1e9:.1f}",
     } for name, found in speeds.items()])
 
 
@@ -104,7 +104,7 @@ def main():
                        image_width=options.crop[1], largest_class_share=0.75)
     with tempfile.TemporaryDirectory() as root:
         ways, length = readers(config, options.split, root, options.short_side)
-        full = sum(FILE_DATASETS[options.dataset].expected.values())
+        full = FILE_DATASETS[options.dataset].expected[options.split]
         table = measure(ways, length, options.images, options.rounds, full)
     print(f"{options.dataset}, {options.split}, {length} pairs; one process, one thread; {options.rounds} rounds of "
           f"{options.images} pairs; augmented: scale 0.5 to 2, crop {options.crop[0]}x{options.crop[1]}, flip, "

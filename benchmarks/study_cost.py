@@ -103,7 +103,8 @@ def main():
         print(f"{group}: measured", flush=True)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"\nStudy `{study.name}`, {len(study.configs())} runs; {name}; median of {options.rounds} steps; without "
-          f"evaluation. All runs at {ASSUMED / 1e12:.0f} TFLOP/s: {total:.0f} GPU hours.\n")
+          f"evaluation. All runs at {ASSUMED / 1e12:.0f} TFLOP/s: {total:.0f} GPU hours, all methods "
+          "counted alike.\n")
     print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 
