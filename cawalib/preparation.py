@@ -111,7 +111,7 @@ def inventory(config: PreparationConfig) -> pd.DataFrame:
     rows = [_split_row(dataset, root, split) for split in dataset.expected]
     if any(row["state"] != "complete" for row in rows):
         rows += [_archive_row(dataset, archive, root) for archive in dataset.archives]
-    return pd.DataFrame(rows).set_index("what").astype(object).fillna("")
+    return pd.DataFrame(rows, dtype=object).set_index("what").fillna("")  # objects: counts stay whole numbers
 
 
 def _split_row(dataset, root, split):

@@ -99,7 +99,7 @@ def test_preparation(executed, folder):
     for split, pairs in zip(("train", "val"), PAIRS[folder], strict=True):
         if pairs:
             assert ("a part: " in shown or folder == "own") and f">{pairs}<" in shown, split
-    assert ("missing; expected ADEChallengeData2016/images/training" in shown) == (folder == "ade20k")
+    assert ("missing; expected images/training and annotations/training" in shown) == (folder == "ade20k")
     dataset, split = RUNS[folder][0], "" if PAIRS[folder][0] else "_val"
     assert (outputs / "tables" / dataset / f"class_statistics{split}.csv").is_file()
     for name in ("class_frequencies", "co_occurrence"):
