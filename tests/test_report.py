@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from synthetic_runs import make_run
 
 from cawalib import publish, report, runs
 from cawalib.config import ConfigError, RunConfig, load_study
@@ -115,3 +117,54 @@ def test_config_of_another_run_in_the_folder(study):
     edit(config.folder / "config.json", epochs=7)
     with pytest.raises(RunError, match="holds another configuration .'epochs' is 7 there, 1 here"):
         train(config)
+
+
+GROUPS = """
+common: {dataset: cityscapes, batch_size: 4}
+split: val
+seeds: [0, 1]
+some: &some
+  plain: {method: none}
+  ours: {method: cawa}
+groups:
+  Net+ A: {<<: *some, common: {epochs: 3}, target: {miou: 0.45, source: somebody}}
+  Net B: {<<: *some, common: {epochs: 4}}
+"""
+
+
+def test_groups_with_a_target_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("workflow/grids").mkdir(parents=True)
+    Path("workflow/grids/big.yaml").write_text(GROUPS)
+    study = load_study("workflow/grids/big.yaml")
+    for entry, config in study.configs():
+        iou = np.full(5, 0.4 if entry.group == "Net+ A" else 0.6)
+        made = make_run("outputs", seed=config.seed, iou=iou, splits=("val",), code=runs.code_digest(),
+                        **entry.settings)
+        edit(made.folder / "environment.json", device="CPU, 1 thread", commit="c" * 40, python="3.11", packages={},
+             duration_seconds=60, peak_memory_bytes=2**30)
+
+    ask = {"study": "big", "split": "val", "runs_from": "outputs"}
+    first, second = ReportConfig(**ask, group="Net+ A"), ReportConfig(**ask, group="Net B")
+    assert (first.tables, second.figures) == (Path("outputs/tables/big/net--a"), Path("outputs/figures/big/net-b"))
+    assert {run.config.epochs for run in second.load(groups=["Net B"])} == {4}
+    first.target(first.load(groups=["Net+ A"]), "plain")
+    said = capsys.readouterr().out
+    assert "plain: 40.0 mIoU on val, mean of 2; target 45.0 (somebody): not reached" in said
+    second.target(second.load(groups=["Net B"]), "plain")
+    assert capsys.readouterr().out == ""  # no number is known there
+    with pytest.raises(ConfigError, match="'big' has no group 'methods', only Net. A, Net B"):
+        ReportConfig(**ask).grid("methods")
+
+    with pytest.raises(RunError, match="net--a/main.md: not found; draw the study's figures and tables first"):
+        publish.publish(study, "target")
+    for one, text in ((first, "of the first"), (second, "of the second")):
+        for folder, name in ((one.tables, "main.md"), (one.figures, "training_curves.png")):
+            folder.mkdir(parents=True)
+            (folder / name).write_text(text)
+    (second.figures / "qualitative.png").write_text("an image of the data")
+    publish.publish(study, "target")
+    page = Path("target/README.md").read_text()
+    assert page.index("## Net+ A\n\nof the first") < page.index("## Net B\n\nof the second")
+    assert Path("target/figures/net-b/training_curves.png").read_text() == "of the second"
+    assert not Path("target/figures/net-b/qualitative.png").exists() and not list(Path("target").rglob("samples.npz"))
