@@ -1,23 +1,32 @@
 """Class activation maps of every asked class at once (METHOD.md section 1).
 
 Grad-CAM (Selvaraju 2017), for segmentation as in Seg-Grad-CAM (Vinogradova 2020): with s the sum of class c's
-logits over the image, alpha_k = mean over pixels of ds/dA_k and L = relu(sum_k alpha_k A_k). Only the head, the
-part of the network behind A, is differentiated.
+logits over the image, alpha_k = mean over pixels of ds/dA_k and L = relu(sum_k alpha_k A_k). HiResCAM (Draelos 2020)
+and LayerCAM (Jiang 2021) weigh every pixel by its own gradient. Only the part of the network behind A is
+differentiated, in three steps that all come down to less work than a backward pass:
+
+1. s is taken before the logits are brought to the image's size: bilinear upsampling by a whole factor weighs every
+   logit alike (`tests/test_cam.py`), so that all of s is multiplied by one number, which the scaling to [0, 1] drops.
+2. Where the head is one convolution, its gradient is a constant of its weights.
+3. For a layer deeper than the head's input, one pass forward, and one backward per class that starts from 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+KINDS = ("grad_cam", "hires_cam", "layer_cam")
+
 
 def class_activation_maps(features: torch.Tensor, head: nn.Module | Callable, classes: torch.Tensor,
-                          size: tuple[int, int] | None = None, closed_form: bool = True) -> torch.Tensor:
-    """Grad-CAM of several classes for every image of a batch.
+                          size: tuple[int, int] | None = None, kind: str = "grad_cam",
+                          closed_form: bool = True) -> torch.Tensor:
+    """Maps of several classes for every image of a batch, from the input of the head.
 
     Nothing is left behind: parameters, `.grad`, buffers, train/eval flags and the random state stay as they are.
 
@@ -26,20 +35,80 @@ def class_activation_maps(features: torch.Tensor, head: nn.Module | Callable, cl
         head: maps A to logits (B, C, h', w'). A module is run in evaluation mode.
         classes: (P,) int64, the classes to explain.
         size: (H, W) to bring the maps to, bilinear; None keeps (h, w).
+        kind: "grad_cam", "hires_cam" or "layer_cam".
         closed_form: use the closed form where the head is one convolution. The maps are the same.
 
     Returns:
         (B, P, h, w) or (B, P, H, W) float32 in [0, 1], scaled per image and class as pytorch-grad-cam does.
     """
-    features = features.detach().float()
+    features = features.detach()
     with torch.autocast(features.device.type, enabled=False):  # in float32 also inside somebody's autocast
-        if closed_form and is_affine(head):
+        features = features.float()
+        constant = closed_form and is_affine(head)
+        if constant and (kind == "grad_cam" or _is_pointwise(head)):
             # the same for every image: the gradient of a convolution does not depend on its input
-            alpha = closed_form_alpha(head, features.shape[-2:])[classes].expand(len(features), -1, -1)
+            weight = closed_form_alpha(head, features.shape[-2:])[classes]
+            weight = weight.relu() if kind == "layer_cam" else weight
+            maps = torch.einsum("pk,bkhw->bphw", weight, features).relu().contiguous()
         else:
-            alpha = gradient_alpha(features, head, classes)
-        maps = scale_maps(torch.einsum("bpk,bkhw->bphw", alpha, features).relu())
-        return maps if size is None else scale_maps(resize_maps(maps, size))
+            gradients = head_gradients(features, head, classes, closed_form)
+            maps = _weighted_sums(gradients, features, kind)
+        return _finished(maps, size)
+
+
+def layer_activation_maps(model: nn.Module, layer: str, images: torch.Tensor, classes: torch.Tensor,
+                          size: tuple[int, int] | None = None, kind: str = "grad_cam") -> torch.Tensor:
+    """Maps from any module of the network's body: one pass forward, one backward per class and no further than A.
+
+    Args:
+        model: a `models.SegmentationModel`, left as it is (see `class_activation_maps`).
+        layer: a module's name as in `model.named_modules()`; its output must be one tensor (B, K, h, w).
+        images: (B, 3, H, W) float32.
+        classes, size, kind: as for `class_activation_maps`.
+
+    Raises:
+        ValueError: see `layer_output`.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        target, features = layer_output(model, layer, images)
+
+        def gradients():
+            for gradient in head_gradients(features.detach(), model.classifier, classes):
+                start = torch.empty_like(features).copy_(gradient)
+                yield torch.autograd.grad(features, target, start, retain_graph=True)[0]
+
+        return _finished(_weighted_sums(gradients(), target.detach(), kind), size)
+
+
+def _finished(maps, size):
+    maps = scale_maps(maps)
+    return maps if size is None else scale_maps(resize_maps(maps, size))
+
+
+def _weighted_sums(gradients, features, kind):
+    """relu(sum_k weight_k A_k) of every class (B, P, h, w); `gradients` yields ds/dA (1 or B, K, h, w) class by class."""
+    weigh = {"grad_cam": lambda gradient: gradient.mean(dim=(2, 3), keepdim=True),
+             "hires_cam": lambda gradient: gradient, "layer_cam": torch.relu}[kind]
+    maps = [(weigh(gradient) * features).sum(dim=1).relu() for gradient in gradients]
+    return torch.stack(maps, dim=1) if maps else features.new_zeros(len(features), 0, *features.shape[-2:])
+
+
+def head_gradients(features: torch.Tensor, head: nn.Module | Callable, classes: torch.Tensor,
+                   closed_form: bool = True) -> Iterator[torch.Tensor]:
+    """ds/dA at the head's input for one class after the other: (B, K, h, w), or (1, K, h, w) where images do not matter.
+
+    Args: as for `class_activation_maps`.
+    """
+    if closed_form and is_affine(head):
+        for index in classes.tolist():
+            yield _spread(head, head.weight.detach().float()[[index]], features.shape[-2:])
+        return
+    leaf = features.detach().requires_grad_()
+    with evaluation_mode(head), torch.enable_grad():
+        # images do not mix in evaluation mode, so one sum over the batch gives every image its own gradient
+        sums = head(leaf).float().sum(dim=(0, 2, 3))
+    for index in classes.tolist():
+        yield torch.autograd.grad(sums[index], leaf, retain_graph=True)[0]
 
 
 def is_affine(head) -> bool:
@@ -48,36 +117,48 @@ def is_affine(head) -> bool:
         and not isinstance(head.padding, str)
 
 
+def _is_pointwise(head):
+    return head.kernel_size == head.stride == (1, 1) and head.padding == (0, 0)
+
+
+def _spread(head, weight, size):
+    """ds/dA (1, K, h, w) of an affine head for the class with this weight (1, K, kh, kw)."""
+    if _is_pointwise(head):
+        return weight.expand(-1, -1, *size)
+    outputs = [_outputs(length, head, axis) for axis, length in enumerate(size)]
+    reached = [length + 2 * head.padding[axis] - head.dilation[axis] * (head.kernel_size[axis] - 1) - 1
+               for axis, length in enumerate(size)]
+    left_over = [length % head.stride[axis] for axis, length in enumerate(reached)]
+    return functional.conv_transpose2d(weight.new_ones(1, 1, *outputs), weight, stride=head.stride,
+                                       padding=head.padding, output_padding=left_over, dilation=head.dilation)
+
+
 @torch.no_grad()
 def closed_form_alpha(head: nn.Conv2d, size: tuple[int, int]) -> torch.Tensor:
-    """alpha (C, K) of an affine head without a backward pass.
+    """alpha (C, K) of an affine head for all classes, without a backward pass.
 
     ds/dA_k[u, v] is the sum of the kernel's taps that reach (u, v). Its mean over (u, v) is therefore the sum of
     the taps, each times the share of output pixels for which it falls inside the image. For a 1x1 kernel that is
     the weight itself, and L = relu(z_c - bias_c) up to scale.
     """
+    if _is_pointwise(head):
+        return head.weight.detach().float()[:, :, 0, 0]
     counts = [_taps_inside(length, head, axis) for axis, length in enumerate(size)]
-    inside = torch.outer(*counts).to(head.weight) / (size[0] * size[1])
+    inside = torch.outer(*counts) / (size[0] * size[1])
     return torch.einsum("ckij,ij->ck", head.weight.detach().float(), inside)
 
 
-def _taps_inside(length, head, axis):
-    kernel, stride = head.kernel_size[axis], head.stride[axis]
+def _outputs(length, head, axis):
     padding, dilation = head.padding[axis], head.dilation[axis]
-    outputs = (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    reached = torch.arange(outputs)[None] * stride - padding + torch.arange(kernel)[:, None] * dilation
+    return (length + 2 * padding - dilation * (head.kernel_size[axis] - 1) - 1) // head.stride[axis] + 1
+
+
+def _taps_inside(length, head, axis):
+    """For each tap of the kernel along one axis, the number of output pixels for which it falls inside the image."""
+    device = head.weight.device
+    taps = torch.arange(head.kernel_size[axis], device=device)[:, None] * head.dilation[axis] - head.padding[axis]
+    reached = torch.arange(_outputs(length, head, axis), device=device)[None] * head.stride[axis] + taps
     return ((reached >= 0) & (reached < length)).sum(dim=1).float()
-
-
-def gradient_alpha(features: torch.Tensor, head: nn.Module | Callable, classes: torch.Tensor) -> torch.Tensor:
-    """alpha (B, P, K) by vector-Jacobian products over the head, one per class for the whole batch."""
-    leaf = features.detach().requires_grad_()
-    with evaluation_mode(head), torch.enable_grad():
-        # images do not mix in evaluation mode, so one sum over the batch gives every image its own gradient
-        sums = head(leaf).float().sum(dim=(0, 2, 3))
-        gradients = [torch.autograd.grad(sums[index], leaf, retain_graph=True)[0].mean(dim=(2, 3))
-                     for index in classes.tolist()]
-    return torch.stack(gradients, dim=1)
 
 
 def scale_maps(maps: torch.Tensor) -> torch.Tensor:
@@ -105,40 +186,42 @@ def evaluation_mode(module):
             child.training = flag
 
 
-def target_layer(model: nn.Module, name: str, images: torch.Tensor) -> tuple[torch.Tensor, Callable]:
-    """A of any named module, and the head that leads from there to the logits.
+def layer_output(model: nn.Module, layer: str, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A of any module of the body, and what the body makes of it, in one pass in evaluation mode.
 
     Args:
-        model: the network; calling it on the images gives logits (B, C, H, W).
-        name: a module's name as in `model.named_modules()`; its output must be one tensor (B, K, h, w).
-        images: (B, 3, H, W).
+        model: a `models.SegmentationModel`.
+        layer: a module's name as in `model.named_modules()`.
+        images: (B, 3, H, W) float32.
 
     Returns:
-        A (B, K, h, w) and the head, A -> logits: the network run again with A put in place of the module's output.
+        A (B, K, h, w), a leaf of the graph, and the head's input as a function of it.
 
     Raises:
-        ValueError: no module of that name, or its output is not one tensor (B, K, h, w).
+        ValueError: no module of that name, it is not on the way to the head, or its output is not one tensor
+            (B, K, h, w).
     """
-    module = find_layer(model, name)
-    held = {}
+    module, leaves = find_layer(model, layer), []
 
-    def run(hook):
-        handle = module.register_forward_hook(hook)
-        try:
-            # parameters are detached, so that the graph holds only the way from A to the logits
-            parameters = {key: value.detach() for key, value in model.named_parameters()}
-            with evaluation_mode(model), torch.autocast(images.device.type, enabled=False):
-                return torch.func.functional_call(model, parameters, (images,))
-        finally:
-            handle.remove()
+    def cut(module, inputs, output):
+        if not isinstance(output, torch.Tensor) or output.ndim != 4:
+            raise ValueError(f"parameter 'target_layer': the output of module '{layer}' is not one tensor "
+                             "(B, K, h, w); choose another module")
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1].clone()  # a copy, since the next module may work in place
 
-    with torch.no_grad():
-        # copies, since the next module may work in place
-        run(lambda module, inputs, output: held.update(output=output.clone() if torch.is_tensor(output) else output))
-    if not isinstance(held.get("output"), torch.Tensor) or held["output"].ndim != 4:
-        raise ValueError(f"parameter 'target_layer': the output of module '{name}' is not one tensor (B, K, h, w); "
+    handle = module.register_forward_hook(cut)
+    try:
+        # parameters are detached, so that the graph holds only what follows A
+        parameters = {name: value.detach() for name, value in model.body.named_parameters()}
+        with evaluation_mode(model), torch.enable_grad():
+            features = torch.func.functional_call(model.body, parameters, (images,))
+    finally:
+        handle.remove()
+    if not leaves:
+        raise ValueError(f"parameter 'target_layer': module '{layer}' is not on the way to the last classifier; "
                          "choose another module")
-    return held["output"], lambda features: run(lambda module, inputs, output: features.clone())
+    return leaves[-1], features
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:

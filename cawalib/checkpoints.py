@@ -36,7 +36,7 @@ def save(training) -> None:
     scaler, device = training.accelerator.scaler, training.accelerator.device
     state = {
         "hash": training.config.hash, "seed": training.config.seed,
-        "model": training.accelerator.unwrap_model(training.model).state_dict(),
+        "model": training.network.state_dict(),
         "optimizer": training.optimizer.state_dict(), "scheduler": training.scheduler.state_dict(),
         "criterion": training.criterion.state_dict(), "scaler": scaler.state_dict() if scaler else {},
         "epoch": training.epoch, "batch": training.batch, "loss_sum": float(training.loss_sum),
@@ -69,7 +69,7 @@ def restore(training) -> None:
     if found != expected:
         raise RunError(f"{path}: checkpoint of another configuration (hash and seed {found}, expected {expected}); "
                             "delete it to start again")
-    training.accelerator.unwrap_model(training.model).load_state_dict(state["model"])
+    training.network.load_state_dict(state["model"])
     training.optimizer.load_state_dict(state["optimizer"])
     training.scheduler.load_state_dict(state["scheduler"])
     training.criterion.load_state_dict(state["criterion"])

@@ -40,6 +40,7 @@ CHOICES = {
     "score_source": ("cam", "prediction", "frozen", "shuffled"),
     "weight_terms": ("basic*ratio", "basic", "ratio", "neither"),
     "absent_images": ("count", "skip"),
+    "cam_kind": ("grad_cam", "hires_cam", "layer_cam"),
 }
 # name -> (smallest, largest) value allowed
 RANGES = {
@@ -70,7 +71,7 @@ RANGES = {
 # Settings of CAWA alone: with another method they would do nothing, so they are refused there.
 CAWA_FIELDS = (
     "score_source", "weight_terms", "pseudo_mask_threshold", "score_parts", "score_momentum", "score_stride",
-    "absent_images", "update_every", "feedback_images", "target_layer",
+    "absent_images", "update_every", "feedback_images", "target_layer", "cam_kind",
 )
 # Where and on what a run is computed, not what is computed: these stay out of the config hash.
 PLACE_FIELDS = ("seed", "data_root", "prepared_root", "outputs_root", "device", "data_workers")
@@ -116,6 +117,7 @@ class RunConfig:
     largest_class_share: float = 1.0  # of a crop's labelled pixels: crops above are drawn again; 1: no limit
     focal_gamma: float = 2.0  # focal: exponent of (1 - p)
     validate_every: int = 5  # epochs
+    compile: bool = False  # the network by torch.compile: a few minutes at the start for faster steps after
     evaluation: str = "resize"  # images at the size of training's; whole: at short_side; slide: in windows
     smoke: bool = False  # two batches per split and epoch, only to see that it runs; never compared
     # adaptive class weights (METHOD.md sections 1 to 4)
@@ -128,7 +130,8 @@ class RunConfig:
     absent_images: str = "count"  # or "skip": only images that hold the class count for it
     update_every: int = 1  # steps
     feedback_images: int = 8  # at most so many images of a batch are scored
-    target_layer: str = "decoder"  # "decoder": the last classifier's input; or the name of any module
+    target_layer: str = "decoder"  # "decoder": the last classifier's input; or the name of a module of the body
+    cam_kind: str = "grad_cam"  # or hires_cam, layer_cam
     # where and how it runs
     seed: int = 0
     device: str = "auto"

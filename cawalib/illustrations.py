@@ -98,6 +98,30 @@ def map_gallery(image: np.ndarray, maps: np.ndarray, names: list[str], columns: 
     return figure
 
 
+@in_print_style
+def map_differences(ours: np.ndarray, theirs: np.ndarray, names: list[str]) -> Figure:
+    """Two ways to the same maps above each other, and their absolute difference on the same scale of 0 to 1.
+
+    Args:
+        ours, theirs: (P, H, W) float in [0, 1].
+        names: the P classes.
+    """
+    rows = {"ours": ours, "pytorch-grad-cam": theirs, "difference": np.abs(ours - theirs)}
+    width = PAGE / max(len(names), 3)
+    figure, panels = plt.subplots(3, len(names), figsize=(width * len(names), 3 * width * _ratio(ours.shape[1:]) + 0.5),
+                                  squeeze=False, layout="constrained")
+    for axes, (title, maps) in zip(panels, rows.items(), strict=True):
+        for column, one in enumerate(maps):
+            image = axes[column].imshow(shrunk(one, width), cmap="viridis", vmin=0, vmax=1)
+            axes[column].set(xticks=[], yticks=[])
+        axes[0].set_ylabel(title)
+    for column, name in enumerate(names):
+        panels[0, column].set_title(name)
+        panels[2, column].set_xlabel(f"largest {rows['difference'][column].max():.0e}")
+    figure.colorbar(image, ax=panels, label="map, 0 to 1", shrink=0.6, aspect=30)
+    return figure
+
+
 def _ratio(shape):
     """Height of a panel by its width: a tall portrait gets narrower, not higher."""
     return min(shape[0] / shape[1], 1.4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cawalib.cam import resize_maps
 from cawalib.datasets import IGNORE
 
 
@@ -15,12 +16,26 @@ def score_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
 
 def present_classes(labels: torch.Tensor) -> torch.Tensor:
     """The classes that occur in labels (any shape), sorted, (P,) int64; 255 is none."""
-    return labels[labels != IGNORE].unique().long()
+    return torch.bincount(labels.flatten(), minlength=IGNORE + 1)[:IGNORE].nonzero()[:, 0]
 
 
-def pseudo_masks(maps: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
-    """P = (L >= tau): maps (B, P, h, w) in [0, 1] to boolean masks. One pixel may be in several."""
-    return maps >= threshold
+def pseudo_masks(maps: torch.Tensor, threshold: float = 0.5, size: tuple[int, int] | None = None) -> torch.Tensor:
+    """P = (L >= tau) at a given size; one pixel may be in several masks.
+
+    Args:
+        maps: (B, P, h, w) in [0, 1] as `cam.class_activation_maps` gives them.
+        threshold: tau.
+        size: (H, W), the score grid; None: that of the maps.
+
+    Returns:
+        (B, P, H, W) bool.
+    """
+    if size is None:
+        return maps >= threshold
+    maps = resize_maps(maps, size)
+    low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
+    # scale_maps(maps) >= threshold, without writing the scaled maps down
+    return maps >= low + threshold * (1e-7 + high - low)
 
 
 def prediction_masks(logits: torch.Tensor, classes: torch.Tensor, stride: int) -> torch.Tensor:
@@ -43,14 +58,30 @@ def count(masks: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor, num_
     Returns:
         (C, 3) float32: TP, FP, FN; zeros for a class that was not asked.
     """
-    truth = labels[:, None] == classes[None, :, None, None]
-    valid = (labels != IGNORE)[:, None]
+    places = torch.full((IGNORE + 1,), len(classes), device=labels.device)  # of every label among the asked ones
+    places[classes] = torch.arange(len(classes), device=labels.device)
+    places = places[labels]
+    truth = _per_class(torch.ones_like(places, dtype=torch.float32), places, len(classes))
+    # only the mask of a pixel's own class can make it a true positive
+    own = masks.gather(1, places.clamp_max(len(classes) - 1)[:, None])[:, 0]
+    true_positives = _per_class(own.float(), places, len(classes))
+    # bytes are summed four times as fast as booleans
+    positives = (masks & (labels != IGNORE)[:, None]).view(torch.uint8).flatten(2).sum(dim=2, dtype=torch.int32)
+    parts = torch.stack([true_positives, positives - true_positives, truth - true_positives], dim=2)
     if absent_images == "skip":
-        valid = valid & truth.any(dim=(2, 3), keepdim=True).expand_as(truth)
-    parts = (masks & truth & valid, masks & ~truth & valid, ~masks & truth & valid)
+        parts = parts * (truth > 0)[:, :, None]
     counts = torch.zeros(num_classes, 3, device=labels.device)
-    counts[classes] = torch.stack([part.sum(dim=(0, 2, 3)) for part in parts], dim=1).float()
+    counts[classes] = parts.sum(dim=0)
     return counts
+
+
+def _per_class(values, places, num_classes):
+    """Sums (B, P) of values (B, h, w) over the pixels of each place; pixels of place P are left out.
+
+    Sums of ones are exact in float32 up to 16 million pixels an image, whatever their order.
+    """
+    sums = torch.zeros(len(values), num_classes + 1, device=values.device)
+    return sums.scatter_add_(1, places.flatten(1), values.flatten(1))[:, :num_classes]
 
 
 def csps(counts: torch.Tensor, parts: tuple[str, ...] = ("iou", "dice", "precision", "recall")) -> torch.Tensor:

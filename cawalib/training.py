@@ -17,11 +17,11 @@ import pandas as pd
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch.utils.data import DataLoader, DistributedSampler
 
 from cawalib import runs
-from cawalib.cam import target_layer
+from cawalib.cam import layer_output
 from cawalib.checkpoints import restore, save, stop_on_sigterm
 from cawalib.config import ConfigError, RunConfig
 from cawalib.datasets import SegmentationDataset, load_datasets
@@ -70,6 +70,25 @@ class Training:
     def step(self) -> int:
         return self.epoch * self.batches + self.batch
 
+    @property
+    def network(self) -> torch.nn.Module:
+        """The bare network, neither distributed nor compiled."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    @property
+    def updates(self) -> int:
+        """Updates of the class weights in the whole run."""
+        return -(-self.config.epochs * self.batches // self.config.update_every)
+
+    def is_recorded(self, update: int) -> bool:
+        """Whether an update goes into class_weights.csv: of a long run with many classes every so many, and the last.
+
+        A gigabyte of weights is nobody's help, neither on disk nor, until then, in memory.
+        """
+        every = -(-self.updates * len(self.statistics.classes) // WEIGHT_ROWS)
+        last = self.updates if self.criterion.weighting.adaptive else 1  # constant weights are recorded once
+        return update < last and (update % every == 0 or update == last - 1)
+
 
 # ---------------------------------------------------------------- one run
 
@@ -82,6 +101,7 @@ def train(config: RunConfig) -> runs.Run:
         TrainingInterrupted: on SIGTERM, after saving a checkpoint.
     """
     check(config)
+    divide_threads(config)
     accelerator = build_accelerator(config)
     main = accelerator.is_main_process  # with several processes, one of them writes
     with runs.claim(config.folder) if main else nullcontext():
@@ -116,7 +136,7 @@ def check(config: RunConfig) -> None:
     runs.check_writable(config.outputs_root)
     network = build_model(config, num_classes=2)
     if config.target_layer != "decoder":
-        target_layer(network, config.target_layer, torch.zeros(1, 3, config.image_height, config.image_width))
+        layer_output(network, config.target_layer, torch.zeros(1, 3, config.image_height, config.image_width))
     if config.score_source == "frozen":
         _last_weights(config)
 
@@ -130,11 +150,23 @@ def load_checked(config: RunConfig) -> dict[str, SegmentationDataset]:
     return datasets
 
 
+def divide_threads(config: RunConfig) -> None:
+    """Leave each of the run's data workers a core: more threads than cores slow each other down many times.
+
+    OMP_NUM_THREADS, as the batch engine and torchrun set it, has the last word.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, cores - config.data_workers))
+
+
 def build_accelerator(config: RunConfig) -> Accelerator:
     """Accelerate on the run's device and precision, whatever an earlier run of this process had."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=not _on_gpu(config), mixed_precision=_precision(config))
+    # from pinned memory batches travel while the step before them is computed
+    transfer = DataLoaderConfiguration(non_blocking=True)
+    return Accelerator(cpu=not _on_gpu(config), mixed_precision=_precision(config), dataloader_config=transfer)
 
 
 def _on_gpu(config):
@@ -159,6 +191,7 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
                                       fused=True)
     frozen = _last_weights(config) if config.score_source == "frozen" else None
     criterion = Criterion(config, build_weighting(config, statistics, frozen)).to(accelerator.device)
+    model = torch.compile(model) if config.compile else model
     loader = _training_loader(config, datasets["train"], pin_memory=accelerator.device.type == "cuda")
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader)
@@ -205,10 +238,10 @@ def training_step(training: Training, images: torch.Tensor, labels: torch.Tensor
     with accelerator.autocast():
         logits, features = training.model(images, return_features=True)
     if training.step % config.update_every == 0:
-        network = accelerator.unwrap_model(training.model)
+        network = training.network
         training.criterion.update(Feedback(labels, logits.detach(), features.detach(), network.classifier, network,
                                            images))
-        if training.step == 0 or training.criterion.weighting.adaptive:
+        if training.is_recorded(training.step // config.update_every):
             training.criterion.weighting.record()
     loss = training.criterion(logits, labels)
     training.optimizer.zero_grad(set_to_none=True)
@@ -296,16 +329,13 @@ def finish(training: Training, environment: dict) -> runs.Run:
 
 
 def _on_split(function, training, split):
-    model = training.accelerator.unwrap_model(training.model)
-    return function(model, training.datasets[split], training.statistics, training.config, training.accelerator)
+    return function(training.network, training.datasets[split], training.statistics, training.config, training.accelerator)
 
 
 def _weights_table(training):
     values = np.concatenate(training.weights)
-    # of a long run with many classes only every so many updates, and the last: a gigabyte of them is nobody's help
-    every = -(-len(values) * len(training.statistics.classes) // WEIGHT_ROWS)
-    kept = np.unique([*range(0, len(values), every), len(values) - 1])
-    values, updates = values[kept], kept * training.config.update_every
+    updates = [update * training.config.update_every for update in range(training.updates)
+               if training.is_recorded(update)]
     table = pd.DataFrame({"update": np.repeat(updates, len(training.statistics.classes)),
                           "class": np.tile(training.statistics.classes, len(values))})
     for index, name in enumerate(("score", "basic_weight", "ratio_weight", "weight")):

@@ -7,6 +7,7 @@ pytorch-grad-cam, to compare with.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from cawalib import illustrations, scoring
-from cawalib.cam import class_activation_maps, evaluation_mode, find_layer, target_layer
+from cawalib.cam import class_activation_maps, evaluation_mode, find_layer, layer_activation_maps
 from cawalib.config import RunConfig
 from cawalib.datasets import IGNORE, SegmentationDataset
 from cawalib.losses import cross_entropy
@@ -34,8 +35,7 @@ class Walkthrough:
     images: torch.Tensor  # (B, 3, H, W) float32, as the network sees them; at most `feedback_images`
     labels: torch.Tensor  # (B, H, W) int64
     logits: torch.Tensor  # (B, C, H, W)
-    features: torch.Tensor  # A (B, K, h, w) of the target layer
-    head: torch.nn.Module  # from A to logits
+    features: torch.Tensor  # (B, K, h, w), the last classifier's input
     weighting: CAWAWeighting  # after one update with this batch
     shown: int  # index of the image that is drawn
 
@@ -57,7 +57,8 @@ class Walkthrough:
                 training_step(training, *next(batches))
             images, labels = (part[:config.feedback_images] for part in next(batches))
             # the bare network, without the autocast that Accelerate puts around it
-            network = training.accelerator.unwrap_model(training.model, keep_fp32_wrapper=False)
+            network = training.accelerator.unwrap_model(training.model, keep_fp32_wrapper=False,
+                                                         keep_torch_compile=False)
             return cls._look(config.replace(score_source="cam"), datasets["train"], training.statistics, network,
                              images, labels)
 
@@ -65,13 +66,10 @@ class Walkthrough:
     def _look(cls, config, dataset, statistics, network, images, labels):
         with torch.no_grad(), evaluation_mode(network):
             logits, features = network(images, return_features=True)
-        head = network.classifier
         weighting = build_weighting(config, statistics).to(images.device)
-        weighting.update(Feedback(labels, logits, features, head, network, images))
-        if config.target_layer != "decoder":
-            features, head = target_layer(network, config.target_layer, images)
+        weighting.update(Feedback(labels, logits, features, network.classifier, network, images))
         shown = max(range(len(labels)), key=lambda index: len(scoring.present_classes(labels[index])))
-        return cls(config, dataset, network, images, labels, logits, features, head, weighting, shown)
+        return cls(config, dataset, network, images, labels, logits, features, weighting, shown)
 
     @property
     def grid_labels(self) -> torch.Tensor:
@@ -93,9 +91,12 @@ class Walkthrough:
         """The image that is drawn from here on, beside its labels."""
         return illustrations.image_and_labels(self._pixels(), _cpu(self.labels[self.shown]), self.dataset)
 
-    def maps(self, size: tuple[int, int]) -> torch.Tensor:
-        """Maps (B, P, H, W) of the present classes."""
-        return class_activation_maps(self.features, self.head, self.classes, size)
+    def maps(self, size: tuple[int, int] | None = None, closed_form: bool = True) -> torch.Tensor:
+        """Maps (B, P, H, W) of the present classes; without a size, that of the layer."""
+        kind, layer = self.config.cam_kind, self.config.target_layer
+        if layer != "decoder":
+            return layer_activation_maps(self.network, layer, self.images, self.classes, size, kind)
+        return class_activation_maps(self.features, self.network.classifier, self.classes, size, kind, closed_form)
 
     @property
     def _order(self) -> list[int]:
@@ -112,31 +113,43 @@ class Walkthrough:
         maps = _cpu(self.maps(self.labels.shape[-2:])[self.shown])
         return illustrations.map_gallery(self._pixels(), maps[self._order], [self.names[i] for i in self._order])
 
-    def difference_from_pytorch_grad_cam(self) -> float:
-        """Largest absolute difference of any map of the drawn image, at the image's size."""
-        from pytorch_grad_cam import GradCAM
+    @cached_property
+    def _compared(self) -> tuple[np.ndarray, np.ndarray]:
+        """Maps (P, H, W) of the drawn image, ours and pytorch-grad-cam's, class by class."""
+        from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM
         from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 
         layer = self.config.target_layer
         layer = self.network.body if layer == "decoder" else find_layer(self.network, layer)
+        kind = {"grad_cam": GradCAM, "hires_cam": HiResCAM, "layer_cam": LayerCAM}[self.config.cam_kind]
         everywhere = np.ones(self.labels.shape[-2:], np.float32)
         ours = _cpu(self.maps(self.labels.shape[-2:])[self.shown])
-        with evaluation_mode(self.network), GradCAM(self.network, [layer]) as oracle:
+        with evaluation_mode(self.network), kind(self.network, [layer]) as oracle:
             theirs = [oracle(self.images[[self.shown]], [SemanticSegmentationTarget(index, everywhere)])[0]
                       for index in self.classes.tolist()]
-        return float(np.abs(ours - np.stack(theirs)).max())
+        return ours, np.stack(theirs)
+
+    def difference_from_pytorch_grad_cam(self) -> float:
+        """Largest absolute difference of any map of the drawn image, at the image's size."""
+        return float(np.abs(np.subtract(*self._compared)).max())
+
+    def show_difference(self) -> Figure:
+        """Both maps of some classes of the drawn image, and their absolute difference."""
+        some = self._order[:4]
+        ours, theirs = self._compared
+        return illustrations.map_differences(ours[some], theirs[some], [self.names[i] for i in some])
 
     # 2 pseudo masks, 3 counts and score
 
     def show_masks(self) -> Figure:
-        maps = self.maps(self.grid_labels.shape[-2:])[self.shown]
-        masks = scoring.pseudo_masks(maps, self.config.pseudo_mask_threshold)
+        masks = scoring.pseudo_masks(self.maps(), self.config.pseudo_mask_threshold, self.grid_labels.shape[-2:])
+        masks = masks[self.shown]
         return illustrations.mask_outcomes(_cpu(masks)[self._order], _cpu(self.grid_labels[self.shown]),
                                            self.classes[self._order].tolist(), [self.names[i] for i in self._order])
 
     def _counts(self):
-        return self.weighting.count(Feedback(self.labels, self.logits, self.features, self.head, self.network,
-                                             self.images))[self.classes]
+        return self.weighting.count(Feedback(self.labels, self.logits, self.features, self.network.classifier,
+                                             self.network, self.images))[self.classes]
 
     def counts(self) -> pd.DataFrame:
         """TP, FP, FN and TN per present class, pixels of the score grid over all images."""

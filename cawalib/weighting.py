@@ -13,7 +13,7 @@ import torch
 import torch.distributed
 from torch import nn
 
-from cawalib.cam import class_activation_maps, target_layer
+from cawalib.cam import class_activation_maps, layer_activation_maps
 from cawalib.config import RunConfig
 from cawalib.datasets import IGNORE
 from cawalib.datasets.statistics import ClassStatistics
@@ -26,6 +26,10 @@ from cawalib.scoring import (
     pseudo_masks,
     score_labels,
 )
+
+
+# pixels of masks worked on at once, on a CPU and on a GPU
+MASK_PIXELS = {False: 2**21, True: 2**26}
 
 
 @dataclass
@@ -139,11 +143,12 @@ class RecallWeighting(Weighting):
 
     @torch.no_grad()
     def update(self, feedback: Feedback) -> None:
-        valid = feedback.labels != IGNORE
-        labels = feedback.labels[valid]
-        missed = labels[feedback.logits.argmax(dim=1)[valid] != labels]
-        counts = torch.stack([torch.bincount(part, minlength=len(self.weight)) for part in (missed, labels)])
-        missed, total = _sum_over_processes(counts.float()).clamp_min(1)
+        labels = feedback.labels.flatten()
+        missed = (feedback.logits.argmax(dim=1) != feedback.labels).flatten()
+        counts = torch.zeros(2, IGNORE + 1, dtype=torch.int64, device=labels.device)
+        counts[0].scatter_add_(0, labels, missed.long())
+        counts[1].scatter_add_(0, labels, torch.ones_like(labels))
+        missed, total = _sum_over_processes(counts[:, :len(self.weight)].float()).clamp_min(1)
         self.weight.copy_(missed / total / (missed / total).mean())
 
 
@@ -185,7 +190,8 @@ class CAWAWeighting(Weighting):
         stride: labels are scored at 1/stride of their resolution.
         absent_images: "count" or "skip", see `scoring.count`.
         max_images: at most so many images of a batch are looked at.
-        layer: "decoder" for the features a step gives; else the name of a module of the network.
+        layer: "decoder" for the features a step gives; else the name of a module of the network's body.
+        kind: of the maps: "grad_cam" | "hires_cam" | "layer_cam".
         source: "cam" | "prediction" | "shuffled"; shuffled gives every class the score of another one, the same
             one all through training: a control that has the right weights in the wrong places.
         terms: "basic*ratio" | "basic" | "ratio" | "neither".
@@ -197,10 +203,10 @@ class CAWAWeighting(Weighting):
     def __init__(self, num_classes: int, *, threshold: float = 0.5,
                  parts: tuple[str, ...] = ("iou", "dice", "precision", "recall"), momentum: float = 0.95,
                  stride: int = 2, absent_images: str = "count", max_images: int = 8, layer: str = "decoder",
-                 source: str = "cam", terms: str = "basic*ratio", seed: int = 0):
+                 kind: str = "grad_cam", source: str = "cam", terms: str = "basic*ratio", seed: int = 0):
         super().__init__(torch.ones(num_classes))
         self.threshold, self.parts, self.stride, self.absent_images = threshold, parts, stride, absent_images
-        self.max_images, self.layer, self.source, self.terms = max_images, layer, source, terms
+        self.max_images, self.layer, self.kind, self.source, self.terms = max_images, layer, kind, source, terms
         self.running = RunningScore(num_classes, momentum)
         order = derangement(num_classes, seed) if source == "shuffled" else torch.arange(num_classes)
         self.register_buffer("order", order)
@@ -215,23 +221,37 @@ class CAWAWeighting(Weighting):
 
     def count(self, feedback: Feedback) -> torch.Tensor:
         """TP, FP, FN (C, 3) of this step's masks on the score grid."""
-        chosen = slice(self.max_images)
-        labels = score_labels(feedback.labels[chosen], self.stride)
-        classes = self._present(labels)
-        if self.source == "prediction":
-            masks = prediction_masks(feedback.logits[chosen], classes, self.stride)
-        else:
-            if self.layer == "decoder":
-                features, head = feedback.features[chosen], feedback.head
-            else:
-                features, head = target_layer(feedback.model, self.layer, feedback.images[chosen])
-            maps = class_activation_maps(features, head, classes, size=labels.shape[-2:]) if len(classes) else \
-                features.new_zeros(len(labels), 0, *labels.shape[-2:])
-            masks = pseudo_masks(maps, self.threshold)
-        return count(masks, labels, classes, len(self.weight), self.absent_images)
+        labels = score_labels(feedback.labels[:self.max_images], self.stride)
+        classes = self._asked(labels)
+        counts = torch.zeros(len(self.weight), 3, device=labels.device)
+        if not len(classes):
+            return counts
+        # some images at a time: the masks of all of them would take memory, and on a CPU leave its cache
+        at_once = max(1, MASK_PIXELS[labels.is_cuda] // (len(classes) * labels[0].numel()))
+        for start in range(0, len(labels), at_once):
+            part = slice(start, min(start + at_once, len(labels)))
+            masks = self._masks(feedback, part, classes, labels.shape[-2:])
+            counts += count(masks, labels[part], classes, len(self.weight), self.absent_images)
+        return counts
 
-    def _present(self, labels):
-        """Classes in the labels of any process: an image counts for a class that only another process has."""
+    def _masks(self, feedback, part, classes, size):
+        """Masks (b, P, *size) of some images."""
+        if self.source == "prediction":
+            return prediction_masks(feedback.logits[part], classes, self.stride)
+        if self.layer == "decoder":
+            maps = class_activation_maps(feedback.features[part], feedback.head, classes, kind=self.kind)
+        else:
+            maps = layer_activation_maps(feedback.model, self.layer, feedback.images[part], classes, kind=self.kind)
+        return pseudo_masks(maps, self.threshold, size)
+
+    def _asked(self, labels):
+        """The classes to look at (P,): those in the labels of any process, since an image counts for a class that
+        only another process has.
+
+        On a GPU all of them: their number would have to be waited for. What is absent is not scored either way.
+        """
+        if labels.is_cuda and (self.source == "prediction" or self.layer == "decoder"):
+            return torch.arange(len(self.weight), device=labels.device)
         present = torch.zeros_like(self.weight)
         present[present_classes(labels)] = 1
         return _sum_over_processes(present).nonzero()[:, 0]
@@ -278,5 +298,5 @@ def build_weighting(config: RunConfig, statistics: ClassStatistics, frozen: torc
     return CAWAWeighting(
         num_classes, threshold=config.pseudo_mask_threshold, parts=tuple(config.score_parts.split(",")),
         momentum=config.score_momentum, stride=config.score_stride, absent_images=config.absent_images,
-        max_images=config.feedback_images, layer=config.target_layer, source=config.score_source,
-        terms=config.weight_terms, seed=config.seed)
+        max_images=config.feedback_images, layer=config.target_layer, kind=config.cam_kind,
+        source=config.score_source, terms=config.weight_terms, seed=config.seed)

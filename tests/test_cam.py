@@ -5,11 +5,18 @@ import copy
 import numpy as np
 import pytest
 import torch
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 from torch import nn
 
-from cawalib.cam import class_activation_maps, closed_form_alpha, gradient_alpha, is_affine, target_layer
+from cawalib.cam import (
+    KINDS,
+    class_activation_maps,
+    closed_form_alpha,
+    head_gradients,
+    is_affine,
+    layer_activation_maps,
+)
 from cawalib.config import RunConfig
 from cawalib.models import build_model
 from cawalib.weighting import CAWAWeighting, Feedback
@@ -29,53 +36,83 @@ def network(name, **settings):
     return model
 
 
-def oracle(model, layer, images):
+ORACLES = {"grad_cam": GradCAM, "hires_cam": HiResCAM, "layer_cam": LayerCAM}
+
+
+def oracle(model, layer, images, kind="grad_cam"):
     """pytorch-grad-cam's maps (B, P, H, W), class by class."""
     everywhere = np.ones(images.shape[-2:], np.float32)
     model.eval()
-    with GradCAM(model, [layer]) as cam:
+    with ORACLES[kind](model, [layer]) as cam:
         maps = [cam(images, [SemanticSegmentationTarget(int(c), everywhere)] * len(images)) for c in CLASSES]
     return np.stack(maps, axis=1)
 
 
-@pytest.mark.parametrize("name, settings", [
+EVERY_NETWORK = [
     ("small", {}), ("lraspp_mobilenet_v3_large", {}), ("unet", {}), ("deeplabv3plus", {"encoder": "mobilenet_v2"}),
-    ("pspnet", {}), ("segformer", {})])
+    ("pspnet", {}), ("segformer", {})]
+
+
+@pytest.mark.parametrize("name, settings", EVERY_NETWORK)
 def test_maps_equal_pytorch_grad_cam(name, settings):
     model = network(name, **settings).eval()
     images = torch.randn(2, 3, *SIZE)
-    expected = oracle(model, model.body, images)
-    assert (expected.max(axis=(2, 3)) > 0.99).any(axis=1).all()  # each image has maps that are not empty
     with torch.no_grad():
         features = model.features(images)
-    for closed_form in (True, False):
-        maps = class_activation_maps(features, model.classifier, CLASSES, SIZE, closed_form)
-        np.testing.assert_allclose(maps.numpy(), expected, atol=1e-4)
+    # heads of 1x1 and of 3x3, each in closed form and by a gradient
+    for kind in KINDS if name in ("small", "unet") else ("grad_cam",):
+        expected = oracle(model, model.body, images, kind)
+        assert (expected.max(axis=(2, 3)) > 0.99).any(axis=1).all()  # each image has maps that are not empty
+        for closed_form in (True, False):
+            maps = class_activation_maps(features, model.classifier, CLASSES, SIZE, kind, closed_form)
+            np.testing.assert_allclose(maps.numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name, layer", [
     ("small", "body.down.1"), ("small", "body.stem.1"),  # the latter is followed by a ReLU in place
-    ("deeplabv3plus", "body.decoder.aspp"), ("unet", "body.encoder.layer3")])
+    ("lraspp_mobilenet_v3_large", "body.cbr"), ("unet", "body.encoder.layer3"),
+    ("deeplabv3plus", "body.decoder.aspp"), ("pspnet", "body.encoder.layer2"),
+    ("segformer", "body.encoder.block2")])
 def test_maps_of_any_named_layer_equal_pytorch_grad_cam(name, layer):
     model = network(name).eval()
+    if name == "segformer":  # blocks give tokens; an image comes out of the patch embedding's convolution
+        layer = "body.encoder.patch_embed3.proj"
     images = torch.randn(2, 3, *SIZE)
     plain = copy.deepcopy(model)  # pytorch-grad-cam would see what a ReLU in place has made of the activations
     for module in plain.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    expected = oracle(plain, dict(plain.named_modules())[layer], images)
-    features, head = target_layer(model, layer, images)
-    maps = class_activation_maps(features, head, CLASSES, SIZE)
-    np.testing.assert_allclose(maps.numpy(), expected, atol=1e-4)
+    for kind in KINDS if name == "small" else ("grad_cam",):
+        expected = oracle(plain, dict(plain.named_modules())[layer], images, kind)
+        maps = layer_activation_maps(model, layer, images, CLASSES, SIZE, kind)
+        np.testing.assert_allclose(maps.numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel, stride, padding, dilation", [(1, 1, 0, 1), (3, 1, 1, 1), (3, 2, 1, 1), (3, 1, 2, 2)])
 def test_closed_form_is_the_gradient(kernel, stride, padding, dilation):
     head = nn.Conv2d(6, 5, kernel, stride, padding, dilation)
-    features = torch.randn(2, 6, 9, 7)
-    expected = gradient_alpha(features, head, CLASSES)
-    alpha = closed_form_alpha(head, (9, 7))[CLASSES]
-    torch.testing.assert_close(alpha.expand(2, -1, -1), expected, atol=1e-5, rtol=1e-4)
+    features = torch.randn(2, 6, 9, 8)
+    expected = list(head_gradients(features, head, CLASSES, closed_form=False))
+    found = list(head_gradients(features, head, CLASSES))
+    alpha = closed_form_alpha(head, (9, 8))[CLASSES]
+    for index, gradient in enumerate(expected):
+        torch.testing.assert_close(found[index].expand(2, -1, -1, -1), gradient, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(alpha[index].expand(2, -1), gradient.mean(dim=(2, 3)), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_upsampling_by_a_whole_factor_weighs_every_logit_alike(factor):
+    logits = torch.zeros(1, 1, 5, 6, requires_grad=True)
+    nn.functional.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False).sum().backward()
+    torch.testing.assert_close(logits.grad, torch.full_like(logits, factor**2))
+
+
+@pytest.mark.parametrize("closed_form", [True, False])
+def test_engine_computes_in_float32_inside_autocast(closed_form):
+    head, features = nn.Conv2d(6, 5, 1), torch.randn(2, 6, 9, 7)
+    expected = class_activation_maps(features, head, CLASSES, closed_form=closed_form)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(class_activation_maps(features, head, CLASSES, closed_form=closed_form), expected)
 
 
 def test_map_of_a_1x1_head_is_the_logit_without_bias():
@@ -128,6 +165,8 @@ def test_update_leaves_no_trace(layer, closed_head):
 
 
 def test_unknown_target_layer():
-    model = network("small")
+    model, images = network("small"), torch.randn(1, 3, *SIZE)
     with pytest.raises(ValueError, match="parameter 'target_layer': found 'body.nowhere'.*body.stem"):
-        target_layer(model, "body.nowhere", torch.randn(1, 3, *SIZE))
+        layer_activation_maps(model, "body.nowhere", images, CLASSES)
+    with pytest.raises(ValueError, match="parameter 'target_layer': module 'classifier' is not on the way"):
+        layer_activation_maps(model, "classifier", images, CLASSES)

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
+from cawalib.cam import class_activation_maps, evaluation_mode
 from cawalib.config import RunConfig
+from cawalib.scoring import pseudo_masks
 from cawalib.walkthrough import Walkthrough
 from cawalib.weighting import CAWAWeighting, Feedback
 
@@ -20,17 +23,28 @@ def test_same_maps_as_pytorch_grad_cam(batch):
 
 def test_same_score_and_weights_as_in_training(batch):
     weighting = CAWAWeighting(11)
-    weighting.update(Feedback(batch.labels, batch.logits, batch.features, batch.head))
+    weighting.update(Feedback(batch.labels, batch.logits, batch.features, batch.network.classifier))
     present = weighting.running.seen.numpy()
     assert 2 < present.sum() < 11  # some class is absent, so that its weight is tested as well
     np.testing.assert_allclose(batch.scores()["CSPS"], weighting.score().numpy()[present], atol=1e-3)
     np.testing.assert_allclose(batch.weights()["weight w"], weighting.weight.numpy(), atol=1e-3)
 
 
+def test_pseudo_masks_under_bf16_autocast_agree_with_float32(batch):
+    with torch.no_grad(), evaluation_mode(batch.network), torch.autocast("cpu", torch.bfloat16):
+        features = batch.network.features(batch.images)
+        assert features.dtype == torch.bfloat16
+        maps = class_activation_maps(features, batch.network.classifier, batch.classes)
+    size = batch.grid_labels.shape[-2:]
+    masks = [pseudo_masks(part, 0.5, size) for part in (batch.maps(), maps)]
+    assert 0.01 < masks[0].float().mean() < 0.99  # not agreement on nothing
+    assert (masks[0] == masks[1]).float().mean() > 0.995
+
+
 def test_bf16_and_a_deeper_layer(batch):
     config = batch.config.replace(mixed_precision="bf16", target_layer="body.down.1", feedback_images=2, smoke=True)
     deeper = Walkthrough.prepare(config)
-    assert len(deeper.labels) == 2 and deeper.features.shape[1] == 48
+    assert len(deeper.labels) == 2 and deeper.maps().shape[1:] == (len(deeper.classes), 12, 16)
     assert deeper.difference_from_pytorch_grad_cam() < 1e-3
 
 
@@ -45,5 +59,6 @@ def test_tables_and_pictures(batch):
     counts = batch.counts()
     assert (counts.sum(axis=1) == counts.sum(axis=1).iloc[0]).all()  # every valid pixel is one of the four
     assert list(batch.losses().index) == ["cross entropy", "weighted by BW · RW"]
-    for draw in (batch.show_image, batch.show_maps, batch.show_masks, batch.show_weights):
+    for draw in (batch.show_image, batch.show_maps, batch.show_masks, batch.show_weights,
+                 batch.show_difference):
         assert draw().axes
