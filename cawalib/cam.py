@@ -107,8 +107,8 @@ def head_gradients(features: torch.Tensor, head: nn.Module | Callable, classes: 
     with evaluation_mode(head), torch.enable_grad():
         # images do not mix in evaluation mode, so one sum over the batch gives every image its own gradient
         sums = head(leaf).float().sum(dim=(0, 2, 3))
-    for index in classes.tolist():
-        yield torch.autograd.grad(sums[index], leaf, retain_graph=True)[0]
+    for one in functional.one_hot(classes, len(sums)).to(sums):
+        yield torch.autograd.grad(sums, leaf, one, retain_graph=True)[0]
 
 
 def is_affine(head) -> bool:
