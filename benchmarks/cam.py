@@ -74,15 +74,16 @@ def main():
     rows = []
     for classes in options.classes:
         height, width = options.size
-        config = RunConfig(network="deeplabv3plus", encoder="mobilenet_v2", method="none", optimizer="sgd", augment=False,
-                           image_height=height, image_width=width, batch_size=4, mixed_precision="no")
+        config = RunConfig(network="deeplabv3plus", encoder="mobilenet_v2", method="none", optimizer="sgd",
+                           augment=False, image_height=height, image_width=width, batch_size=4, mixed_precision="no")
         training, images, labels = prepare(config, random_images(max(classes, 19), 4, height, width, classes))
         step = our_step(training, images, labels)
         for layer in options.layers:
             rounds = options.rounds if classes <= 19 else min(2, options.rounds)
             rows.append(rows_of(training.network, images, (height, width), layer, classes, rounds, step))
             print(f"{layer}, {classes} classes: measured", flush=True)
-    print(f"\n{machine()}; DeepLabV3+ MobileNetV2, 4 images of {width}x{height}, float32; median, smallest to largest\n")
+    print(f"\n{machine()}; DeepLabV3+ MobileNetV2, 4 images of {width}x{height}, float32; median, smallest to "
+          "largest\n")
     print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 

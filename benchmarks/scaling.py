@@ -33,7 +33,8 @@ def row_of(varied, classes, height, width, batch, rounds):
     with torch.no_grad():
         features = network.features(images.contiguous(memory_format=torch.channels_last))
     weighting, feedback = CAWAWeighting(classes).to(device), Feedback(labels, None, features, network.classifier)
-    seconds = measure({"step": our_step(training, images, labels), "update": lambda: weighting.update(feedback)}, rounds)
+    ways = {"step": our_step(training, images, labels), "update": lambda: weighting.update(feedback)}
+    seconds = measure(ways, rounds)
     return {"varied": varied, "classes": classes, "image": f"{width}x{height}", "batch": batch,
             "update (ms)": median_ms(seconds["update"]), "step (ms)": median_ms(seconds["step"]),
             "share (%)": percent(seconds["update"], seconds["step"])}

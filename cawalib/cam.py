@@ -86,7 +86,7 @@ def _finished(maps, size):
 
 
 def _weighted_sums(gradients, features, kind):
-    """relu(sum_k weight_k A_k) of every class (B, P, h, w); `gradients` yields ds/dA (1 or B, K, h, w) class by class."""
+    """relu(sum_k weight_k A_k) of every class (B, P, h, w); `gradients` yields ds/dA (1 or B, K, h, w) by class."""
     weigh = {"grad_cam": lambda gradient: gradient.mean(dim=(2, 3), keepdim=True),
              "hires_cam": lambda gradient: gradient, "layer_cam": torch.relu}[kind]
     maps = [(weigh(gradient) * features).sum(dim=1).relu() for gradient in gradients]
@@ -95,7 +95,7 @@ def _weighted_sums(gradients, features, kind):
 
 def head_gradients(features: torch.Tensor, head: nn.Module | Callable, classes: torch.Tensor,
                    closed_form: bool = True) -> Iterator[torch.Tensor]:
-    """ds/dA at the head's input for one class after the other: (B, K, h, w), or (1, K, h, w) where images do not matter.
+    """ds/dA at the head's input, class by class: (B, K, h, w), or (1, K, h, w) if it is alike for all images.
 
     Args: as for `class_activation_maps`.
     """
@@ -210,18 +210,27 @@ def layer_output(model: nn.Module, layer: str, images: torch.Tensor) -> tuple[to
         leaves.append(output.detach().requires_grad_())
         return leaves[-1].clone()  # a copy, since the next module may work in place
 
-    handle = module.register_forward_hook(cut)
+    handles = [part.register_forward_hook(_dense_gradient) for part in model.body.modules()
+               if not list(part.children())]
+    handles.append(module.register_forward_hook(cut))
     try:
         # parameters are detached, so that the graph holds only what follows A
         parameters = {name: value.detach() for name, value in model.body.named_parameters()}
         with evaluation_mode(model), torch.enable_grad():
             features = torch.func.functional_call(model.body, parameters, (images,))
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     if not leaves:
         raise ValueError(f"parameter 'target_layer': module '{layer}' is not on the way to the last classifier; "
                          "choose another module")
     return leaves[-1], features
+
+
+def _dense_gradient(module, inputs, output):
+    """Where channels were stacked, gradients are slices with gaps, on which upsampling is twenty times slower."""
+    if isinstance(output, torch.Tensor) and output.requires_grad and output.ndim == 4:
+        output.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:

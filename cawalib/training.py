@@ -329,7 +329,8 @@ def finish(training: Training, environment: dict) -> runs.Run:
 
 
 def _on_split(function, training, split):
-    return function(training.network, training.datasets[split], training.statistics, training.config, training.accelerator)
+    return function(training.network, training.datasets[split], training.statistics, training.config,
+                    training.accelerator)
 
 
 def _weights_table(training):

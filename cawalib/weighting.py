@@ -27,7 +27,6 @@ from cawalib.scoring import (
     score_labels,
 )
 
-
 # pixels of masks worked on at once, on a CPU and on a GPU
 MASK_PIXELS = {False: 2**21, True: 2**26}
 

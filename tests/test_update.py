@@ -1,4 +1,4 @@
-"""The weight update as a guest in somebody's training: no growth, no waiting for a GPU, compiled, over two processes."""
+"""The weight update as a guest in somebody's training: no growth, no waiting, compiled, over two processes."""
 
 import copy
 import gc
