@@ -69,9 +69,9 @@ def reference_step(training, images, labels):
     return step
 
 
-def make(setup, way, batch, compile_it=False):
-    """The step of one way, and its training."""
-    classes, height, width, gpu_batch, network = SETUPS[setup]
+def make(shape, way, batch, compile_it=False):
+    """The step of one way, and its training; `shape` is a value of SETUPS."""
+    classes, height, width, gpu_batch, network = shape
     batch = batch or (gpu_batch if torch.cuda.is_available() else 2)
     config = RunConfig(network=network, method="cawa" if way == WAYS[2] else "none", optimizer="sgd",
                        learning_rate=0.001, augment=False, image_height=height, image_width=width, batch_size=batch,
@@ -83,9 +83,9 @@ def make(setup, way, batch, compile_it=False):
     return our_step(training, images, labels), training
 
 
-def peak(setup, way, batch):
+def peak(shape, way, batch):
     """Peak memory of two steps in bytes: of the GPU, or of a whole process on the CPU."""
-    step, _ = make(setup, way, batch)
+    step, _ = make(shape, way, batch)
     for _ in range(2):
         step()
     if torch.cuda.is_available():
@@ -94,7 +94,7 @@ def peak(setup, way, batch):
 
 
 def rows_of(setup, rounds, batch, compile_it):
-    made = {way: make(setup, way, batch, compile_it) for way in WAYS}
+    made = {way: make(SETUPS[setup], way, batch, compile_it) for way in WAYS}
     spent = []
     weighting = made[WAYS[2]][1].criterion.weighting
     update = weighting.update
@@ -115,7 +115,7 @@ def rows_of(setup, rounds, batch, compile_it):
     images = made[WAYS[1]][1].config.batch_size
     del made
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        peaks = [pool.apply(peak, (setup, way, batch)) for way in WAYS]
+        peaks = [pool.apply(peak, (SETUPS[setup], way, batch)) for way in WAYS]
     for way, bytes_used in zip(WAYS, peaks, strict=True):
         cawa = way == WAYS[2]
         yield {"network and shape": setup, "batch": images, "way": way, "step (ms)": median_ms(seconds[way]),

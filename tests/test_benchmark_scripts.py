@@ -34,6 +34,47 @@ def test_data_loading(tmp_path):
                     "ours, decoded, short side 48, and augmented", "ours, originals, and augmented"]
 
 
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def table_of(printed):
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+def test_cam(benchmarks, monkeypatch, capsys):
+    import cam
+
+    monkeypatch.setattr(sys, "argv", ["cam.py", "--classes", "3", "--rounds", "1", "--size", "32", "64"])
+    cam.main()
+    table = table_of(capsys.readouterr().out)
+    assert [row["layer"] for row in table] == list(cam.LAYERS)
+    for row in table:
+        assert float(row["largest difference"]) < 0.05 and float(row["times faster"].split()[0]) > 0
+
+
+def test_step(benchmarks, monkeypatch, capsys):
+    import step
+
+    monkeypatch.setattr(step, "SETUPS", {"tiny": (5, 32, 64, 2, "deeplabv3plus")})
+    monkeypatch.setattr(sys, "argv", ["step.py", "--setups", "tiny", "--rounds", "1"])
+    step.main()
+    table = table_of(capsys.readouterr().out)
+    assert [row["way"] for row in table] == list(step.WAYS)
+    assert table[2]["update alone (% of a step)"] and all(float(row["peak memory (GiB)"]) > 0.1 for row in table)
+
+
+def test_scaling(benchmarks, monkeypatch, capsys):
+    import scaling
+
+    monkeypatch.setattr(scaling, "BASE", {"classes": 5, "height": 32, "width": 64, "batch": 2})
+    monkeypatch.setattr(sys, "argv", ["scaling.py", "--rounds", "1", "--varied", "batch"])
+    scaling.main()
+    assert [row["batch"] for row in table_of(capsys.readouterr().out)] == ["2", "4", "8"]
+
+
 def test_study_cost():
     spec = importlib.util.spec_from_file_location("study_cost", ROOT / "benchmarks" / "study_cost.py")
     module = importlib.util.module_from_spec(spec)

@@ -143,6 +143,38 @@ def test_sgd_and_a_deeper_target_layer(data, tmp_path):
     assert run.class_weights["update"].unique().tolist() == [0, 4]  # of three epochs of two steps
 
 
+def test_long_runs_keep_some_of_the_weights_and_the_last(data, tmp_path, monkeypatch):
+    whole = train(settings(data, tmp_path / "whole")).class_weights
+    monkeypatch.setattr(training, "WEIGHT_ROWS", 11 * 5)  # 18 updates of 11 classes: every fourth
+    some = train(settings(data, tmp_path / "some")).class_weights
+    assert some["update"].unique().tolist() == [0, 4, 8, 12, 16, 17]
+    expected = whole[whole["update"].isin(some["update"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, expected)
+
+
+def test_compiled_network(data, tmp_path, monkeypatch):
+    # with the whole of torch.compile but the compiler, which would take half a minute
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compiled(model, backend="aot_eager"))
+    plain, run = (train(settings(data, tmp_path, compile=flag, epochs=1)) for flag in (False, True))
+    assert run.folder != plain.folder
+    assert run.history["train_loss"].iloc[0] == pytest.approx(plain.history["train_loss"].iloc[0], rel=1e-3)
+    state = torch.load(run.folder / "checkpoint" / "last.pt", weights_only=True)["model"]
+    assert not [name for name in state if "_orig_mod" in name]  # the checkpoint serves the plain network as well
+
+
+def test_threads_leave_cores_to_data_workers(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    training.divide_threads(RunConfig(data_workers=3))
+    assert chosen == []  # OMP_NUM_THREADS, set for all tests, has the last word
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    for workers in (0, 3, 20):
+        training.divide_threads(RunConfig(data_workers=workers))
+    assert chosen == [8, 5, 1]
+
+
 # ---------------------------------------------------------------- refused, with nothing written
 
 def refused(config, error, words):
