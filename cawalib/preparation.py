@@ -38,6 +38,7 @@ class PreparationConfig:
     decode: bool = False
     short_side: int = 0
     imbalance: float = 1000.0
+    val_is_test: bool = False
     val_fraction: float = 0.2
     split_seed: int = 0
     image_height: int = 96

@@ -12,9 +12,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from cawalib.config import ConfigError, Study, group_folder, load_study
+from cawalib.config import ConfigError
 from cawalib.files import atomic, write_json, write_table
 from cawalib.runs import Run, RunError, load_runs
+from cawalib.studies import Study, group_folder, load_study
 
 # figures that show images: only of the built-in data, since real images may not be passed on
 PICTURES = ("class_activation_maps", "qualitative")

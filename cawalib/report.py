@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cawalib.config import ConfigError, group_folder, load_study
+from cawalib.config import ConfigError
 from cawalib.runs import Run, RunError, check_writable, load_runs
+from cawalib.studies import group_folder, load_study
 
 
 @dataclass(frozen=True)

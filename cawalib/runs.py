@@ -22,15 +22,16 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from cawalib.config import PLACE_FIELDS, RunConfig, Study, config_from
+from cawalib.config import PLACE_FIELDS, RunConfig, config_from
 from cawalib.datasets.statistics import ClassStatistics
 from cawalib.files import write_json
+from cawalib.studies import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 # The rooms whose code decides the numbers of a run. Reading, comparing and drawing runs may change without making
 # them stale.
-COMPUTING_ROOMS = ("config", "transforms", "models", "cam", "scoring", "weighting", "losses", "metrics", "evaluation",
-                   "checkpoints", "training")
+COMPUTING_ROOMS = ("config", "sampling", "transforms", "models", "cam", "scoring", "weighting", "cawa", "losses",
+                   "metrics", "evaluation", "checkpoints", "training")
 PACKAGES = ("torch", "torchvision", "accelerate", "segmentation-models-pytorch", "grad-cam", "numpy", "pillow")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cawalib.cam import resize_maps
+from cawalib.cam import resize_maps, scale_maps
 from cawalib.datasets import IGNORE
 
 
@@ -19,17 +19,23 @@ def present_classes(labels: torch.Tensor) -> torch.Tensor:
     return torch.bincount(labels.flatten(), minlength=IGNORE + 1)[:IGNORE].nonzero()[:, 0]
 
 
-def pseudo_masks(maps: torch.Tensor, threshold: float = 0.5, size: tuple[int, int] | None = None) -> torch.Tensor:
+def pseudo_masks(maps: torch.Tensor, threshold: float = 0.5, size: tuple[int, int] | None = None,
+                 exclusive: bool = False) -> torch.Tensor:
     """P = (L >= tau) at a given size; one pixel may be in several masks.
 
     Args:
         maps: (B, P, h, w) in [0, 1] as `cam.class_activation_maps` gives them.
         threshold: tau.
         size: (H, W), the score grid; None: that of the maps.
+        exclusive: keep a pixel only in the mask of the class whose map, scaled to [0, 1], is largest there.
 
     Returns:
         (B, P, H, W) bool.
     """
+    if exclusive:
+        maps = maps if size is None else scale_maps(resize_maps(maps, size))
+        largest = maps == maps.amax(dim=1, keepdim=True)
+        return largest & (maps >= threshold)
     if size is None:
         return maps >= threshold
     maps = resize_maps(maps, size)

@@ -28,11 +28,12 @@ from cawalib.datasets import SegmentationDataset, load_datasets
 from cawalib.datasets.statistics import ClassStatistics, class_statistics
 from cawalib.evaluation import SMOKE_BATCHES, evaluate, sample_predictions
 from cawalib.files import write_arrays, write_json, write_table
-from cawalib.losses import Criterion
+from cawalib.losses import Criterion, build_weighting
 from cawalib.models import build_model
 from cawalib.progress import is_watched, progress
+from cawalib.sampling import RareClassSampler
 from cawalib.transforms import TrainingImages
-from cawalib.weighting import Feedback, build_weighting
+from cawalib.weighting import Feedback
 
 WEIGHT_ROWS = 500_000  # of class_weights.csv, about
 
@@ -190,10 +191,12 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
         optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay,
                                       fused=True)
     frozen = _last_weights(config) if config.score_source == "frozen" else None
-    criterion = Criterion(config, build_weighting(config, statistics, frozen)).to(accelerator.device)
     model = torch.compile(model) if config.compile else model
     loader = _training_loader(config, datasets["train"], pin_memory=accelerator.device.type == "cuda")
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    steps = min(SMOKE_BATCHES, len(loader)) if config.smoke else len(loader)
+    criterion = Criterion(config, build_weighting(config, statistics, frozen, steps), statistics)
+    criterion = criterion.to(accelerator.device)
     training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader)
     training.scheduler = torch.optim.lr_scheduler.PolynomialLR(
         optimizer.optimizer, total_iters=config.epochs * training.batches, power=0.9)
@@ -202,8 +205,11 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
 
 def _training_loader(config, dataset, pin_memory):
     images = TrainingImages(dataset, config)
-    # as a stock sampler whose order depends on (seed, epoch) alone; sharing out to processes is Accelerate's work
-    sampler = DistributedSampler(images, num_replicas=1, rank=0, seed=config.seed)
+    if config.sampling == "rare_classes":
+        sampler = RareClassSampler(dataset, config.sampling_temperature, config.seed)
+    else:
+        # as a stock sampler whose order depends on (seed, epoch) alone; sharing out to processes is Accelerate's work
+        sampler = DistributedSampler(images, num_replicas=1, rank=0, seed=config.seed)
     # a generator of its own: a loader without one draws from the global random state whenever it is started, and
     # dropout would go on differently in a resumed run
     return DataLoader(images, config.batch_size, sampler=sampler, drop_last=True, num_workers=config.data_workers,

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from cawalib.config import RunConfig
 from cawalib.datasets import IGNORE, SegmentationDataset
+from cawalib.sampling import CROP_SHARE, Draw
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as every pretrained encoder expects
 
@@ -84,7 +85,8 @@ class TrainingImages(Dataset):
     """Augmented pairs: image (3, h, w) float32, labels (h, w) int64.
 
     The random numbers of a pair come from (seed, epoch, index) alone, so that the number of worker processes,
-    the order and an interrupted epoch change nothing.
+    the order and an interrupted epoch change nothing. Asked with a `sampling.Draw`, they come from its number as well,
+    and the augmentation is drawn again, ten times at most, until enough of the wanted class is left.
     """
 
     def __init__(self, dataset: SegmentationDataset, config: RunConfig):
@@ -96,16 +98,26 @@ class TrainingImages(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, item: int | Draw) -> tuple[torch.Tensor, torch.Tensor]:
+        draw = item if isinstance(item, Draw) else None
+        index = draw.index if draw else item
         image, labels = self.dataset[index]
         state = torch.get_rng_state()
-        # PyTorch's CPU generator takes 32 bits of its seed, so the three numbers are hashed into those
-        torch.default_generator.manual_seed(zlib.crc32(f"{self.seed} {self.epoch} {index}".encode()))
+        # PyTorch's CPU generator takes 32 bits of its seed, so the numbers are hashed into those
+        key = f"{self.seed} {self.epoch} {index}" + (f" {draw.number}" if draw else "")
+        torch.default_generator.manual_seed(zlib.crc32(key.encode()))
         try:
-            image, labels = self.transform(_image(image), tv_tensors.Mask(torch.from_numpy(labels)))
+            image, labels = self._augmented(_image(image), tv_tensors.Mask(torch.from_numpy(labels)), draw)
         finally:
             torch.set_rng_state(state)
         return image.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)
+
+    def _augmented(self, image, labels, draw):
+        for _ in range(10 if draw else 1):
+            result = self.transform(image, labels)
+            if draw is None or (result[1] == draw.wanted).float().mean() > CROP_SHARE:
+                break
+        return result
 
 
 class EvaluationImages(Dataset):

@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 
 from cawalib import illustrations, scoring
 from cawalib.cam import class_activation_maps, evaluation_mode, find_layer, layer_activation_maps
+from cawalib.cawa import CAWAWeighting, weight_table
 from cawalib.config import RunConfig
 from cawalib.datasets import IGNORE, SegmentationDataset
-from cawalib.losses import cross_entropy
+from cawalib.losses import build_weighting, cross_entropy
 from cawalib.style import class_colours
 from cawalib.training import build_accelerator, check, load_checked, memory_errors, set_up, training_step
 from cawalib.transforms import MEAN, STD
-from cawalib.weighting import CAWAWeighting, Feedback, build_weighting, weight_table
+from cawalib.weighting import Feedback
 
 
 @dataclass

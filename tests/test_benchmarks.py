@@ -421,3 +421,25 @@ def test_of_two_layouts_the_fuller_one_counts(tmp_path):
             shape = (4, 6, 3) if folder in ("leftImg8bit", "images") else (4, 6)
             Image.fromarray(np.full(shape, 7, np.uint8)).save(place / f"{number}{ending}.png")
     assert len(layouts.load(cityscapes.DATASET, tmp_path, "train")) == 3
+
+
+def test_official_val_as_test_and_a_share_of_train_to_choose_on(tmp_path):
+    for split, count in (("train", 10), ("val", 3)):
+        for number in range(count):
+            image, label = (tmp_path / folder / split / "ulm" / f"{number}{ending}"
+                            for folder, ending in (("leftImg8bit", CITY_IMAGE), ("gtFine", CITY_IDS)))
+            write(image, np.full((4, 6, 3), number, np.uint8))
+            write(label, np.full((4, 6), 26, np.uint8))
+    config = RunConfig(dataset="cityscapes", data_root=str(tmp_path), val_is_test=True, val_fraction=0.3)
+
+    def numbers(data):
+        return [int(data[index][0].flat[0]) for index in range(len(data))]
+
+    splits = load_datasets(config)
+    assert {name: (data.split, len(data)) for name, data in splits.items()} == {
+        "train": ("train", 7), "val": ("val", 3), "test": ("test", 3)}
+    assert sorted(numbers(splits["train"]) + numbers(splits["val"])) == list(range(10))
+    assert numbers(splits["test"]) == [0, 1, 2] and splits["train"].survey.statistics.size == 7
+    assert numbers(load_datasets(config)["val"]) == numbers(splits["val"])
+    others = load_datasets(config.replace(split_seed=1))
+    assert numbers(others["val"]) != numbers(splits["val"]) and others["val"].digest != splits["val"].digest

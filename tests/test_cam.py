@@ -17,9 +17,10 @@ from cawalib.cam import (
     is_affine,
     layer_activation_maps,
 )
+from cawalib.cawa import CAWAWeighting
 from cawalib.config import RunConfig
 from cawalib.models import build_model
-from cawalib.weighting import CAWAWeighting, Feedback
+from cawalib.weighting import Feedback
 
 SIZE = (64, 96)
 CLASSES = torch.tensor([0, 2, 3])

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from cawalib.checks import literal_assignments
-from cawalib.config import RunConfig
+from cawalib.config import METHOD_FIELDS, RunConfig
 from cawalib.notebook import source_digest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -71,4 +71,4 @@ def test_training_notebooks_offer_every_setting(name):
     assert parameters == defaults
     missing = set(RunConfig.__dataclass_fields__) - set(parameters)
     if name == "03_cawa_training":
-        assert missing == {"method", "focal_gamma"}
+        assert missing == {"method", *METHOD_FIELDS}

@@ -8,9 +8,10 @@ import pytest
 from synthetic_runs import make_run
 
 from cawalib import publish, report, runs
-from cawalib.config import ConfigError, RunConfig, load_study
+from cawalib.config import ConfigError, RunConfig
 from cawalib.report import ReportConfig
 from cawalib.runs import RunError
+from cawalib.studies import load_study
 from cawalib.training import train
 
 GRID = """

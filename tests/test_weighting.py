@@ -6,22 +6,13 @@ import torch
 from torch import nn
 
 from cawalib.cam import class_activation_maps
+from cawalib.cawa import CAWAWeighting, basic_weight, cawa_weight, derangement, ratio_weight
 from cawalib.config import RunConfig
 from cawalib.datasets.base import SegmentationDataset
 from cawalib.datasets.statistics import class_statistics
-from cawalib.losses import CAWALoss
+from cawalib.losses import CAWALoss, build_weighting
 from cawalib.scoring import csps
-from cawalib.weighting import (
-    CAWAWeighting,
-    Feedback,
-    RecallWeighting,
-    basic_weight,
-    build_weighting,
-    cawa_weight,
-    derangement,
-    ratio_weight,
-    static_weight,
-)
+from cawalib.weighting import ClassDifficultyWeighting, Feedback, RecallWeighting, difficulty_weight, static_weight
 
 # two images: class 0 has 6 + 2 pixels, class 1 has 2 + 0, class 2 has 0 + 4, class 3 none, 2 pixels void
 LABELS = np.array([[[0, 0, 0, 0, 0, 0, 1, 1]], [[0, 0, 2, 2, 2, 2, 255, 255]]], np.uint8)
@@ -60,6 +51,57 @@ def test_static_weights(statistics):
     # SegNet: f = 8/14, 2/8, 4/6; the median is 8/14
     assert static_weight("median_frequency", statistics).tolist() == with_mean(
         1, (8 / 14) / (2 / 8), (8 / 14) / (4 / 6))
+
+
+def test_enet_and_effective_number(statistics):
+    assert static_weight("enet", statistics).tolist() == with_mean(*(1 / np.log(1.02 + np.array([8, 2, 4]) / 14)))
+    # images that hold the class: 2, 1, 1, 0; (1 - b) / (1 - b^2) = 1 / (1 + b)
+    assert static_weight("effective_number", statistics, beta=0.5).tolist() == with_mean(1 / 1.5, 1, 1)
+
+
+def one_hot(predicted, classes=3):
+    return nn.functional.one_hot(torch.tensor(predicted), classes).permute(0, 3, 1, 2).float()
+
+
+def test_class_difficulty_by_hand():
+    # epochs of two steps. Class 0: 4 pixels, 3 right; class 1: 2 pixels, 1 right; class 2 never; void nowhere
+    steps = [([[[0, 0, 1]]], [[[0, 0, 1]]]), ([[[0, 0, 1, 255]]], [[[0, 1, 0, 2]]])]
+    weighting = ClassDifficultyWeighting(3, updates=2, exponent=2.0)
+    for labels, predicted in steps:
+        weighting.update(Feedback(torch.tensor(labels), one_hot(predicted)))
+        assert weighting.weight.tolist() == [1, 1, 1]  # the first epoch only counts
+    weighting.update(Feedback(torch.tensor(steps[0][0]), one_hot(steps[0][1])))
+    assert weighting.weight.tolist() == mean_one([(1 / 4) ** 2, (1 / 2) ** 2, 1])
+    for _ in range(2):  # the second epoch has seen two batches without a mistake; the class never seen keeps 0
+        weighting.update(Feedback(torch.tensor(steps[0][0]), one_hot(steps[0][1])))
+    assert weighting.weight.tolist() == pytest.approx([0, 0, 3], abs=1e-4)
+
+
+def test_dynamic_exponent_of_class_difficulty():
+    accuracy = torch.tensor([0.9, 0.5, 0.2])
+    tau = 2 / (1 + np.exp(-(0.9 / 0.21 - 1)))
+    assert difficulty_weight(accuracy).tolist() == mean_one([0.1**tau, 0.5**tau, 0.8**tau])
+
+
+def test_power_prior_and_warm_up(statistics):
+    features, labels = torch.rand(2, 2, 6, 6), torch.randint(0, 3, (2, 6, 6))
+    feedback = Feedback(labels, None, features, Head())
+    plain = CAWAWeighting(3)
+    plain.update(feedback)
+    strong, late = CAWAWeighting(3, power=2.0), CAWAWeighting(3, warmup=2)
+    strong.update(feedback)
+    assert strong.weight.tolist() == mean_one(plain.weight.numpy() ** 2)
+    for _ in range(2):
+        late.update(feedback)
+        assert late.weight.tolist() == [1, 1, 1]
+    late.update(feedback)
+    torch.testing.assert_close(late.weight, plain.weight)
+    # no feedback and the exponent 1/2 is inverse square root, from the start on
+    config = RunConfig(weight_terms="neither", frequency_prior=0.5, warmup_epochs=1)
+    weighting = build_weighting(config, statistics, epoch_steps=3)
+    expected = static_weight("inverse_frequency", statistics).sqrt()
+    torch.testing.assert_close(weighting.weight, expected / expected.mean())
+    assert weighting.warmup == 3
 
 
 def test_recall_weights_by_hand():

@@ -56,9 +56,20 @@ def list_datasets(config: RunConfig, partly: bool = False) -> dict[str, Segmenta
                   for split in folder.splits(config.data_root)}
     else:
         splits = _from_layouts(config, partly)
+        if config.val_is_test and {"train", "val"} <= set(splits):
+            splits = _val_as_test(config, splits)
     if config.train_images and "train" in splits:
         splits["train"] = splits["train"].first(config.train_images)
     return splits
+
+
+def _val_as_test(config, splits):
+    """The official val to be judged on, and a random share of train to choose on, the same for a split_seed."""
+    train = splits["train"]
+    order = np.random.default_rng(config.split_seed).permutation(len(train))
+    kept = max(1, round(len(train) * config.val_fraction))
+    return {"train": train.chosen(sorted(order[kept:]), "train"), "val": train.chosen(sorted(order[:kept]), "val"),
+            "test": dataclasses.replace(splits["val"], split="test")}
 
 
 def _from_layouts(config, partly):

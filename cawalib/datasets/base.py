@@ -102,6 +102,13 @@ class SegmentationDataset:
         digest = hashlib.sha256(f"{self.digest} first {count}".encode()).hexdigest()
         return dataclasses.replace(self, length=min(count, self.length), digest=digest, survey=None, _kept={})
 
+    def chosen(self, indices, split: str) -> SegmentationDataset:
+        """Some of the pairs, by their indices, as a split of its own."""
+        indices = tuple(int(index) for index in indices)
+        digest = hashlib.sha256(f"{self.digest} chosen {indices}".encode()).hexdigest()
+        return dataclasses.replace(self, split=split, length=len(indices), digest=digest, survey=None, _kept={},
+                                   read=partial(_read_chosen, self, indices))
+
     def shrunk(self, short_side: int, labels: bool) -> SegmentationDataset:
         """The same pairs, images whose short side is longer than `short_side` pixels brought down to it.
 
@@ -109,6 +116,10 @@ class SegmentationDataset:
             labels: also shrink the labels; without it they keep their size, to be judged at.
         """
         return dataclasses.replace(self, read=partial(_read_shrunk, self, short_side, labels), _kept={})
+
+
+def _read_chosen(dataset, indices, index):
+    return dataset[indices[index]]
 
 
 def _read_shrunk(dataset, short_side, with_labels, index):

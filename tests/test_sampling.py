@@ -1,0 +1,57 @@
+"""Rare class sampling: probabilities by hand, and draws that hold what they were drawn for."""
+
+import numpy as np
+import pytest
+
+from cawalib.config import RunConfig
+from cawalib.datasets import SegmentationDataset
+from cawalib.sampling import CROP_SHARE, Draw, RareClassSampler, class_probability
+from cawalib.transforms import TrainingImages
+
+
+@pytest.fixture
+def dataset():
+    """Ten images of 64x64: class 0 everywhere, class 1 in a corner of images 3 and 7, class 2 in one pixel of image 5,
+    class 3 nowhere."""
+    labels = np.zeros((10, 64, 64), np.uint8)
+    labels[[3, 7], :20, :20] = 1
+    labels[5, 0, 0] = 2
+    images = np.random.default_rng(0).integers(0, 255, (10, 64, 64, 3), np.uint8)
+    return SegmentationDataset("test", "train", tuple("abcd"), ((0, 0, 0),) * 4, 10,
+                               lambda index: (images[index], labels[index]), "")
+
+
+def test_probabilities_by_hand():
+    # exp((1 - f) / T) with T 0.5 and f 0.5, 0.3, 0.2; the class without a pixel has none
+    expected = np.exp([1.0, 1.4, 1.6])
+    found = class_probability(np.array([50, 30, 20, 0]), 0.5)
+    assert found.tolist() == pytest.approx([*(expected / expected.sum()), 0])
+    assert np.isfinite(class_probability(np.array([10**9, 1, 0]), 0.001)).all()
+
+
+def test_draws_hold_their_class(dataset):
+    sampler = RareClassSampler(dataset, temperature=0.5, seed=0)
+    draws = [draw for epoch in range(200) if sampler.set_epoch(epoch) is None for draw in sampler]
+    holders = {0: set(range(10)), 1: {3, 7}, 2: {5}}
+    assert all(draw.index in holders[draw.wanted] for draw in draws)
+    drawn = np.bincount([draw.wanted for draw in draws], minlength=4) / len(draws)
+    assert drawn.tolist() == pytest.approx(sampler.probability.tolist(), abs=0.03)
+    assert len(sampler) == 10 and [draw.number for draw in sampler] == list(range(10))
+
+
+def test_draws_depend_on_seed_and_epoch_alone(dataset):
+    first, same, other = (RareClassSampler(dataset, 0.5, seed) for seed in (0, 0, 1))
+    assert list(first) == list(same) != list(other)
+    first.set_epoch(1)
+    assert list(first) != list(same)
+
+
+def test_an_image_drawn_twice_is_augmented_twice_and_keeps_the_class(dataset):
+    images = TrainingImages(dataset, RunConfig(image_height=32, image_width=32, scale_min=1.5))
+    crops = [images[Draw(3, number, wanted=1)] for number in range(20)]
+    assert not (crops[0][0] == crops[1][0]).all()
+    held = [(labels == 1).float().mean() > CROP_SHARE for _, labels in crops]
+    plain = [(images[Draw(3, number, wanted=0)][1] == 1).float().mean() > CROP_SHARE for number in range(20)]
+    assert all(held) and not all(plain)
+    again = images[Draw(3, 0, wanted=1)]
+    assert (again[0] == crops[0][0]).all() and (again[1] == crops[0][1]).all()
