@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import torch
 
@@ -67,6 +69,7 @@ class CAWAWeighting(Weighting):
         power: exponent of the weights before they are divided by their mean.
         prior: (C,) weights that those from the scores are multiplied with; None: 1.
         warmup: updates that only gather scores.
+        until: updates after which the weights go back to their start; None: never.
     """
 
     adaptive = True
@@ -75,10 +78,12 @@ class CAWAWeighting(Weighting):
                  parts: tuple[str, ...] = ("iou", "dice", "precision", "recall"), momentum: float = 0.95,
                  stride: int = 2, absent_images: str = "count", max_images: int = 8, layer: str = "decoder",
                  kind: str = "grad_cam", source: str = "cam", terms: str = "basic*ratio", seed: int = 0,
-                 exclusive: bool = False, power: float = 1.0, prior: torch.Tensor | None = None, warmup: int = 0):
+                 exclusive: bool = False, power: float = 1.0, prior: torch.Tensor | None = None, warmup: int = 0,
+                 until: int | None = None):
         super().__init__(torch.ones(num_classes) if prior is None else prior)
-        self.exclusive, self.power, self.warmup = exclusive, power, warmup
-        self.register_buffer("prior", self.weight.clone())
+        self.exclusive, self.power = exclusive, power
+        self.warmup, self.until = warmup, math.inf if until is None else until
+        self.register_buffer("start", self.weight.clone())
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.threshold, self.parts, self.stride, self.absent_images = threshold, parts, stride, absent_images
         self.max_images, self.layer, self.kind, self.source, self.terms = max_images, layer, kind, source, terms
@@ -92,8 +97,9 @@ class CAWAWeighting(Weighting):
         # TP + FN: the class has labelled pixels on the score grid
         present = counts[:, 0] + counts[:, 2] > 0
         self.running.update(csps(counts, self.parts), present)
-        weight = cawa_weight(self.score(), self.terms) ** self.power * self.prior
-        self.weight.copy_(torch.where(self.updates < self.warmup, self.weight, weight / weight.mean()))
+        weight = cawa_weight(self.score(), self.terms) ** self.power * self.start
+        adaptive = (self.updates >= self.warmup) & (self.updates < self.until)
+        self.weight.copy_(torch.where(adaptive, weight / weight.mean(), self.start))
         self.updates += 1
 
     def count(self, feedback: Feedback) -> torch.Tensor:

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 DATASETS = ("streets", "camvid", "cityscapes", "ade20k", "cocostuff", "cocostuff10k", "folder")
 NETWORKS = ("small", "lraspp_mobilenet_v3_large", "unet", "deeplabv3plus", "segformer", "pspnet")
+
+
 class Method(NamedTuple):
     """What a remedy for rare classes consists of: class weights, a loss, and how training images are drawn."""
 
@@ -44,8 +46,9 @@ METHODS = {
     "logit_variation": Method(loss="logit_variation"),
     # sampling
     "rare_class_sampling": Method(sampling="rare_classes"),
-    # combination
+    # combinations
     "inverse_sqrt_dice": Method("inverse_sqrt", "cross_entropy_and_dice"),
+    "cawa_rare_class_sampling": Method("cawa", sampling="rare_classes"),
     "cawa": Method("cawa"),
 }
 # Settings of single methods; with another method they would do nothing, so they are refused there.
@@ -58,7 +61,7 @@ METHOD_FIELDS = {
     "tversky_beta": ("tversky",),
     "logit_adjustment_tau": ("logit_adjustment",),
     "logit_variation_sigma": ("logit_variation",),
-    "sampling_temperature": ("rare_class_sampling",),
+    "sampling_temperature": ("rare_class_sampling", "cawa_rare_class_sampling"),
 }
 SCORE_PARTS = ("iou", "dice", "precision", "recall")
 
@@ -112,12 +115,14 @@ RANGES = {
     "weight_power": (0.1, 4),
     "frequency_prior": (0, 1),
     "warmup_epochs": (0, 100_000),
+    "cooldown_epochs": (0, 100_000),
+    "held_out_share": (0, 0.5),
 }
 # Settings of CAWA alone: with another method they would do nothing, so they are refused there.
 CAWA_FIELDS = (
     "score_source", "weight_terms", "pseudo_mask_threshold", "score_parts", "score_momentum", "score_stride",
     "absent_images", "update_every", "feedback_images", "target_layer", "cam_kind", "exclusive_masks", "weight_power",
-    "frequency_prior", "warmup_epochs",
+    "frequency_prior", "warmup_epochs", "cooldown_epochs", "held_out_share",
 )
 # Where and on what a run is computed, not what is computed: these stay out of the config hash.
 PLACE_FIELDS = ("seed", "data_root", "prepared_root", "outputs_root", "device", "data_workers")
@@ -191,6 +196,8 @@ class RunConfig:
     weight_power: float = 1.0  # exponent of BW * RW: above 1 stronger weights, below 1 weaker
     frequency_prior: float = 0.0  # e: weights are also divided by p**e, p the class's share of the pixels
     warmup_epochs: int = 0  # weights stay at their start for so many epochs, while scores gather
+    cooldown_epochs: int = 0  # for so many epochs at the end weights go back to their start
+    held_out_share: float = 0.0  # of the training images: kept from training, and scored instead of the batch
     # where and how it runs
     seed: int = 0
     device: str = "auto"
@@ -223,8 +230,11 @@ class RunConfig:
             _check_choice("score_parts", part, SCORE_PARTS)
         if len(set(parts)) != len(parts):
             raise ConfigError(f"parameter 'score_parts': found {self.score_parts!r}, expected each part once")
-        if self.method != "cawa":
+        if self.weighting != "cawa":
             self._refuse_unused(CAWA_FIELDS, f"method '{self.method}'")
+        if self.cooldown_epochs and self.warmup_epochs + self.cooldown_epochs >= self.epochs:
+            raise ConfigError(f"parameter 'cooldown_epochs': found {self.cooldown_epochs}, which with warmup_epochs "
+                              f"{self.warmup_epochs} leaves none of {self.epochs} epochs for feedback; lower it")
         for name, methods in METHOD_FIELDS.items():
             if self.method not in methods:
                 self._refuse_unused((name,), f"method '{self.method}'")

@@ -146,7 +146,13 @@ def build_weighting(config: RunConfig, statistics: ClassStatistics, frozen: torc
         max_images=config.feedback_images, layer=config.target_layer, kind=config.cam_kind,
         source=config.score_source, terms=config.weight_terms, seed=config.seed, exclusive=config.exclusive_masks,
         power=config.weight_power, prior=static_weight("inverse_frequency", statistics) ** config.frequency_prior,
-        warmup=config.warmup_epochs * -(-epoch_steps // config.update_every))
+        warmup=_updates(config, config.warmup_epochs, epoch_steps),
+        until=_updates(config, config.epochs - config.cooldown_epochs, epoch_steps))
+
+
+def _updates(config, epochs, epoch_steps):
+    """Updates of the class weights in so many epochs."""
+    return -(-epochs * epoch_steps // config.update_every)
 
 
 class CAWALoss(nn.Module):

@@ -1,4 +1,5 @@
-"""Which training images come next: rare class sampling (DAFormer, Hoyer 2022, equations 8 and 9)."""
+"""Which training images come next: rare class sampling (DAFormer, Hoyer 2022, equations 8 and 9); and which are held
+out of training, for feedback alone."""
 
 from __future__ import annotations
 
@@ -64,3 +65,10 @@ def class_probability(pixels: np.ndarray, temperature: float) -> np.ndarray:
 
 def _shares(labels, num_classes):
     return np.bincount(labels.ravel(), minlength=256)[:num_classes] / labels.size
+
+
+def held_out(dataset: SegmentationDataset, share: float, seed: int) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """A training split in two: what is trained on, and a random share of it (at least one pair) that is not."""
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    count = max(1, round(len(dataset) * share))
+    return dataset.chosen(sorted(order[count:]), "train"), dataset.chosen(sorted(order[:count]), "train")

@@ -21,7 +21,7 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch.utils.data import DataLoader, DistributedSampler
 
 from cawalib import runs
-from cawalib.cam import layer_output
+from cawalib.cam import evaluation_mode, layer_output
 from cawalib.checkpoints import restore, save, stop_on_sigterm
 from cawalib.config import ConfigError, RunConfig
 from cawalib.datasets import SegmentationDataset, load_datasets
@@ -31,7 +31,7 @@ from cawalib.files import write_arrays, write_json, write_table
 from cawalib.losses import Criterion, build_weighting
 from cawalib.models import build_model
 from cawalib.progress import is_watched, progress
-from cawalib.sampling import RareClassSampler
+from cawalib.sampling import RareClassSampler, held_out
 from cawalib.transforms import TrainingImages
 from cawalib.weighting import Feedback
 
@@ -55,6 +55,7 @@ class Training:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     criterion: Criterion
     loader: DataLoader
+    held_out: TrainingImages | None = None  # what feedback comes from instead of the batches
     epoch: int = 0  # finished epochs
     batch: int = 0  # finished batches of the present epoch
     loss_sum: torch.Tensor | float = 0.0  # over the batches of the present epoch, kept on the device
@@ -145,9 +146,12 @@ def check(config: RunConfig) -> None:
 def load_checked(config: RunConfig) -> dict[str, SegmentationDataset]:
     """The run's data, see `datasets.load_datasets`; raises ConfigError if a batch is more than there is."""
     datasets = load_datasets(config)
-    if len(datasets["train"]) < config.batch_size:
-        raise ConfigError(f"parameter 'batch_size': found {config.batch_size}, more than the "
-                          f"{len(datasets['train'])} training images; lower it")
+    images = len(datasets["train"])
+    if config.held_out_share:
+        images = len(held_out(datasets["train"], config.held_out_share, config.seed)[0])
+    if images < config.batch_size:
+        raise ConfigError(f"parameter 'batch_size': found {config.batch_size}, more than the {images} training images; "
+                          "lower it")
     return datasets
 
 
@@ -192,12 +196,16 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
                                       fused=True)
     frozen = _last_weights(config) if config.score_source == "frozen" else None
     model = torch.compile(model) if config.compile else model
-    loader = _training_loader(config, datasets["train"], pin_memory=accelerator.device.type == "cuda")
+    trained, kept = datasets["train"], None
+    if config.held_out_share:
+        trained, kept = held_out(trained, config.held_out_share, config.seed)
+    loader = _training_loader(config, trained, pin_memory=accelerator.device.type == "cuda")
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     steps = min(SMOKE_BATCHES, len(loader)) if config.smoke else len(loader)
     criterion = Criterion(config, build_weighting(config, statistics, frozen, steps), statistics)
     criterion = criterion.to(accelerator.device)
-    training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader)
+    training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader,
+                        held_out=TrainingImages(kept, config) if kept else None)
     training.scheduler = torch.optim.lr_scheduler.PolynomialLR(
         optimizer.optimizer, total_iters=config.epochs * training.batches, power=0.9)
     return training
@@ -244,9 +252,7 @@ def training_step(training: Training, images: torch.Tensor, labels: torch.Tensor
     with accelerator.autocast():
         logits, features = training.model(images, return_features=True)
     if training.step % config.update_every == 0:
-        network = training.network
-        training.criterion.update(Feedback(labels, logits.detach(), features.detach(), network.classifier, network,
-                                           images))
+        training.criterion.update(_feedback(training, images, labels, logits, features))
         if training.is_recorded(training.step // config.update_every):
             training.criterion.weighting.record()
     loss = training.criterion(logits, labels)
@@ -255,6 +261,23 @@ def training_step(training: Training, images: torch.Tensor, labels: torch.Tensor
     training.optimizer.step()
     training.scheduler.step()
     return loss.detach()
+
+
+def _feedback(training, images, labels, logits, features):
+    """What the weights are moved by: the step's batch, or images that no step trains on, other ones in every step."""
+    config, accelerator, network = training.config, training.accelerator, training.network
+    if training.held_out is not None:
+        # from (seed, step, process) alone, so that a resumed run goes on as if it never stopped
+        random = np.random.default_rng((config.seed, training.step, accelerator.process_index))
+        count = min(config.feedback_images, len(training.held_out))
+        chosen = random.choice(len(training.held_out), count, replace=False)
+        training.held_out.epoch = training.epoch
+        pairs = [training.held_out[int(index)] for index in chosen]
+        images, labels = (torch.stack(part).to(accelerator.device) for part in zip(*pairs, strict=True))
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), evaluation_mode(network), accelerator.autocast():
+            logits, features = network(images, return_features=True)
+    return Feedback(labels, logits.detach(), features.detach(), network.classifier, network, images)
 
 
 def run_epoch(training: Training, stop: threading.Event) -> None:

@@ -22,6 +22,7 @@ from cawalib.studies import group_folder, load_study
     ({"score_parts": "iou,f1"}, "parameter 'score_parts': found 'f1'"),
     ({"score_parts": "iou,iou"}, "parameter 'score_parts'.*each part once"),
     ({"method": "none", "score_momentum": 0.5}, "'score_momentum': found 0.5, which has no effect with method 'none'"),
+    ({"epochs": 10, "warmup_epochs": 6, "cooldown_epochs": 4}, "'cooldown_epochs': found 4, .* 6 leaves none of 10"),
     ({"focal_gamma": 3.0}, "'focal_gamma'.*no effect with method 'cawa'"),
     ({"dataset": "camvid", "imbalance": 10.0}, "'imbalance'.*no effect with dataset 'camvid'"),
     ({"dataset": "citiscapes"}, "parameter 'dataset': found 'citiscapes'; did you mean 'cityscapes'"),

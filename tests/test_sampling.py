@@ -5,7 +5,7 @@ import pytest
 
 from cawalib.config import RunConfig
 from cawalib.datasets import SegmentationDataset
-from cawalib.sampling import CROP_SHARE, Draw, RareClassSampler, class_probability
+from cawalib.sampling import CROP_SHARE, Draw, RareClassSampler, class_probability, held_out
 from cawalib.transforms import TrainingImages
 
 
@@ -55,3 +55,12 @@ def test_an_image_drawn_twice_is_augmented_twice_and_keeps_the_class(dataset):
     assert all(held) and not all(plain)
     again = images[Draw(3, 0, wanted=1)]
     assert (again[0] == crops[0][0]).all() and (again[1] == crops[0][1]).all()
+
+
+def test_held_out_share_is_apart_and_depends_on_the_seed(dataset):
+    trained, kept = held_out(dataset, 0.25, seed=0)
+    indices = [part.read.args[1] for part in (trained, kept)]
+    assert sorted(indices[0] + indices[1]) == list(range(len(dataset)))
+    assert len(kept) == max(1, round(len(dataset) / 4))
+    assert len({held_out(dataset, 0.25, seed)[1].read.args[1] for seed in range(20)}) > 1
+    np.testing.assert_array_equal(kept[0][1], dataset[indices[1][0]][1])

@@ -72,11 +72,12 @@ class Stop:
 
 
 # steps: in the first epoch, at its end, in the second; pspnet has dropout, which draws from the global random state
-@pytest.mark.parametrize("method, stop_after, network", [
-    ("cawa", 3, "small"), ("cawa", 6, "small"), ("recall", 10, "small"), ("cawa", 3, "pspnet")])
-def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, method, stop_after, network):
-    whole = train(settings(data, tmp_path / "whole", method=method, network=network))
-    broken = settings(data, tmp_path / "broken", method=method, network=network)
+@pytest.mark.parametrize("stop_after, changes", [
+    (3, {}), (6, {}), (10, {"method": "recall"}), (3, {"network": "pspnet"}),
+    (5, {"held_out_share": 0.25, "feedback_images": 4}), (7, {"method": "rare_class_sampling"})])
+def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, stop_after, changes):
+    whole = train(settings(data, tmp_path / "whole", **changes))
+    broken = settings(data, tmp_path / "broken", **changes)
     with monkeypatch.context() as patch:
         patch.setattr(training, "stop_on_sigterm", lambda: _context(Stop(stop_after)))
         with pytest.raises(TrainingInterrupted, match="start the same run again"):
@@ -213,12 +214,38 @@ def test_packaged_weights_are_checked_by_their_hash(data, tmp_path, monkeypatch)
     assert all((part == 1).all() for part in build_model(config, 3).body.encoder.state_dict().values())
 
 
-def test_rare_class_sampling_resumes_like_any_other_run(data, tmp_path):
-    whole = train(settings(data, tmp_path / "whole", method="rare_class_sampling", epochs=2))
-    config = settings(data, tmp_path / "parts", method="rare_class_sampling", epochs=2)
-    assert whole.metrics["splits"]["val"]["miou"] == train(config).metrics["splits"]["val"]["miou"]
-    other = train(settings(data, tmp_path / "other", method="none", epochs=2))
-    assert other.history["train_loss"].tolist() != whole.history["train_loss"].tolist()
+def test_rare_class_sampling_draws_other_images(data, tmp_path):
+    run = train(settings(data, tmp_path, method="rare_class_sampling", epochs=1))
+    other = train(settings(data, tmp_path, method="none", epochs=1))
+    assert other.history["train_loss"].tolist() != run.history["train_loss"].tolist()
+
+
+def test_held_out_images_are_scored_and_never_trained_on(data, tmp_path, monkeypatch):
+    config = settings(data, tmp_path, held_out_share=0.25, feedback_images=4, epochs=1)
+    asked, scored = [], []
+    read = training.TrainingImages.__getitem__
+    monkeypatch.setattr(training.TrainingImages, "__getitem__",
+                        lambda images, item: asked.append((len(images), images.dataset.read.args[1][item]))
+                        or read(images, item))
+    update = training.Criterion.update
+    monkeypatch.setattr(training.Criterion, "update",
+                        lambda criterion, feedback: scored.append(feedback) or update(criterion, feedback))
+    train(config)
+    trained = {index for length, index in asked if length == 18}
+    kept = {index for length, index in asked if length == 6}
+    assert len(trained) >= 16 and kept and not trained & kept and len(trained | kept) <= 24
+    assert len(scored) == 4 and all(feedback.logits.shape[:2] == (4, 11) for feedback in scored)
+
+
+def test_weights_go_back_to_their_start_at_the_end(data, tmp_path):
+    weights = train(settings(data, tmp_path, cooldown_epochs=1)).class_weights
+    last = weights["update"] >= 2 * 6
+    assert (weights["weight"][last] == 1).all() and weights["weight"][~last].std() > 0.01
+
+
+def test_adaptive_weights_with_rare_class_sampling(data, tmp_path):
+    run = train(settings(data, tmp_path, method="cawa_rare_class_sampling", epochs=1))
+    assert run.class_weights["weight"].std() > 0.01
 
 
 def test_imagenet_weights_without_network(data, tmp_path, monkeypatch):

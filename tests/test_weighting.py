@@ -96,12 +96,18 @@ def test_power_prior_and_warm_up(statistics):
         assert late.weight.tolist() == [1, 1, 1]
     late.update(feedback)
     torch.testing.assert_close(late.weight, plain.weight)
+    ended = CAWAWeighting(3, prior=torch.tensor([1.0, 1, 4]), until=1)
+    ended.update(feedback)
+    assert ended.weight.tolist() == mean_one(plain.weight.numpy() * [1, 1, 4])
+    ended.update(feedback)
+    assert ended.weight.tolist() == [0.5, 0.5, 2]
     # no feedback and the exponent 1/2 is inverse square root, from the start on
     config = RunConfig(weight_terms="neither", frequency_prior=0.5, warmup_epochs=1)
     weighting = build_weighting(config, statistics, epoch_steps=3)
     expected = static_weight("inverse_frequency", statistics).sqrt()
     torch.testing.assert_close(weighting.weight, expected / expected.mean())
-    assert weighting.warmup == 3
+    assert weighting.warmup == 3 and weighting.until == 30
+    assert build_weighting(RunConfig(cooldown_epochs=2), statistics, epoch_steps=3).until == 24
 
 
 def test_recall_weights_by_hand():
