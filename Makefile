@@ -1,6 +1,7 @@
 # Everything runs in .venv, which is set up from requirements.lock by the first call.
 #   make paper   the whole collection on the built-in data, about a quarter of an hour on two cores
 #   make test    pytest and nbval
+#   make evidence  the comparison of all remedies, from the published runs or anew
 #   make lab     JupyterLab; on a server: make lab LAB_OPTIONS=--no-browser
 PYTHON ?= python3
 CORES ?= all
@@ -9,7 +10,7 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: offline-weights setup paper test lab lint lock notebooks
+.PHONY: offline-weights setup paper evidence test lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -29,6 +30,17 @@ paper: setup
 	@echo "figures: outputs/figures/demo"
 	@echo "tables:  outputs/tables/demo"
 	@echo "runs:    outputs/runs/streets"
+
+# The comparison that README.md and docs/evidence.md report: published runs are taken from the repository, what is missing or
+# was made by other code is trained (all of it: about 15 hours on two cores). It needs data/CamVid and data/cityscapes-256.
+evidence: setup offline-weights
+	for study in evidence-settings evidence; do \
+	  $(BIN)/python -m cawalib.publish $$study outputs/reference/$$study --restore && \
+	  $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
+	    --config study=$$study && \
+	  $(BIN)/python -m cawalib.publish $$study outputs/reference/$$study || exit 1; \
+	done
+	$(BIN)/python -m cawalib.pages
 
 test: setup
 	$(BIN)/python -m pytest -q --nbval-lax tests notebooks

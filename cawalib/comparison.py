@@ -103,11 +103,14 @@ def interval(values, level: float = LEVEL) -> tuple[float, float]:
     return float(values.mean()), float(stats.t.ppf((1 + level) / 2, len(values) - 1) * error)
 
 
-def compare(runs: list[Run], baseline: str, split: str, metrics=None) -> pd.DataFrame:
+def compare(runs: list[Run], baseline: str, split: str = "test", metrics=None,
+            shared_seeds: bool = False) -> pd.DataFrame:
     """Every label against the baseline label, paired by seed.
 
     Args:
         metrics: names from METRICS (upper case and underscores do not matter); None: all of them.
+        shared_seeds: a label may have fewer seeds than the baseline, and is paired on those it has; without it every
+            label must have all of the baseline's, so that no seed is left out unseen.
 
     Returns:
         One row per label and metric: label, metric, seeds, mean, deviation (ddof 1), pairs (seeds in the
@@ -118,7 +121,7 @@ def compare(runs: list[Run], baseline: str, split: str, metrics=None) -> pd.Data
     Raises:
         ComparisonError: the runs do not fit together (see `check`), or an unknown metric.
     """
-    check(runs, baseline, split)
+    check(runs, baseline, split, shared_seeds)
     table = tidy(runs)
     chosen = METRICS if metrics is None else [metric_named(metric) for metric in metrics]
     return _compared(table[table["split"] == split], baseline, "metric", chosen)
@@ -173,12 +176,13 @@ def metric_named(name: str) -> str:
 
 # ---------------------------------------------------------------- what may be compared
 
-def check(runs: list[Run], baseline: str | None = None, split: str | None = None) -> None:
+def check(runs: list[Run], baseline: str | None = None, split: str | None = None, shared_seeds: bool = False) -> None:
     """See that runs may stand in one comparison.
 
     Raises:
         ComparisonError: no runs, an unknown baseline, a split that a run lacks, several datasets, data or codes,
-            a seed twice, one label with several configurations, or a label without all the baseline's seeds.
+            a seed twice, one label with several configurations, or a label without all the baseline's seeds (with
+            `shared_seeds`: without any of them).
     """
     if not runs:
         raise ComparisonError("no runs to compare")
@@ -198,7 +202,7 @@ def check(runs: list[Run], baseline: str | None = None, split: str | None = None
             raise ComparisonError(f"split {split!r}: missing in '{name_of(run)}', seed {run.config.seed}; "
                                   f"there are {', '.join(run.metrics['splits'])}")
     if baseline is not None:
-        _check_seeds(runs, labels, baseline)
+        _check_seeds(runs, labels, baseline, shared_seeds)
 
 
 def _same(runs, what, value):
@@ -225,11 +229,11 @@ def _check_label(runs):
                                   f"({getattr(first, field)!r} and {getattr(config, field)!r})")
 
 
-def _check_seeds(runs, labels, baseline):
+def _check_seeds(runs, labels, baseline, shared):
     seeds = {label: {run.config.seed for run in runs if name_of(run) == label} for label in labels}
     for label in labels:
         missing = sorted(seeds[baseline] - seeds[label])
-        if missing:
+        if missing and not (shared and seeds[label] & seeds[baseline]):
             raise ComparisonError(f"'{label}': lacks seed {', '.join(map(str, missing))}, "
                                   f"which baseline '{baseline}' has")
 

@@ -42,7 +42,7 @@ from cawalib.style import (
     run_colours,
 )
 
-__all__ = ["ablation_bars", "class_frequencies", "co_occurrence", "gain_against_frequency", "group_bars",
+__all__ = ["class_frequencies", "co_occurrence", "difference_bars", "gain_against_frequency", "group_bars",
            "map_overlays", "qualitative", "rarest_samples", "save", "training_curves", "weight_trajectories"]
 MANY = 20  # above so many classes, only the tail is named
 
@@ -259,17 +259,36 @@ def group_bars(runs: list[Run], split: str, by: str = "pixels") -> Figure:
 
 
 @in_print_style
-def ablation_bars(runs: list[Run], baseline: str, split: str, metric: str = "mIoU") -> Figure:
+def difference_bars(runs: list[Run], baseline: str, split: str, metrics=("mIoU",),
+                    shared_seeds: bool = False) -> Figure:
     """Paired difference of every other label from the baseline: dot and 95 % interval, small dots for the seeds.
 
-    Filled dots: the interval leaves out 0; hollow: inside the noise, or too few seeds.
+    Filled dots: the interval leaves out 0; hollow: inside the noise, or too few seeds. A panel per metric.
+    `shared_seeds`: see `comparison.compare`.
     """
-    metric = metric_named(metric)
-    table = compare(runs, baseline, split, [metric])
-    table = table[table["label"] != baseline].reset_index(drop=True)
-    values = tidy(runs).query("split == @split and metric == @metric").pivot(
-        index="seed", columns="label", values="value")
-    figure, axes = plt.subplots(figsize=(COLUMN, 0.19 * len(table) + 0.7), layout="constrained")
+    metrics = [metric_named(metric) for metric in metrics]
+    table = compare(runs, baseline, split, metrics, shared_seeds)
+    table = table[table["label"] != baseline]
+    labels = list(table["label"].unique())
+    figure, panels = plt.subplots(1, len(metrics), sharey=True, squeeze=False, layout="constrained",
+                                  figsize=(COLUMN if len(metrics) == 1 else PAGE, 0.19 * len(labels) + 0.7))
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        values = tidy(runs).query("split == @split and metric == @metric").pivot(
+            index="seed", columns="label", values="value")
+        _differences(axes, table[table["metric"] == metric].reset_index(drop=True), values, baseline)
+        if len(metrics) > 1:
+            axes.set_title(metric)
+    panels[0, 0].set_yticks(range(len(labels)), labels)
+    panels[0, 0].set_ylim(len(labels) - 0.5, -0.5)
+    pairs = _seed_count(table["pairs"]) if len(table) else "no runs"
+    what = f"dot and line: mean and 95 % interval, {pairs}" if pairs != "1 seed" else "1 seed, no interval"
+    of = metrics[0] if len(metrics) == 1 else "metric"
+    figure.supxlabel(f"difference in {split} {of} from {baseline} (percentage points)\n{what}",
+                     fontsize=PRINT["axes.labelsize"])
+    return figure
+
+
+def _differences(axes, table, values, baseline):
     axes.axvline(0, color=INK, linewidth=0.6, zorder=0)
     for row in table.itertuples():
         seeds = 100 * (values[row.label] - values[baseline]).dropna()
@@ -277,11 +296,4 @@ def ablation_bars(runs: list[Run], baseline: str, split: str, metric: str = "mIo
         clear = row.verdict in ("better", "worse")
         axes.errorbar(100 * row.difference, row.Index, xerr=100 * _half(row.low, row.high), fmt="o", color=INK,
                       markerfacecolor=INK if clear else "white", markeredgewidth=0.7, elinewidth=0.8)
-    axes.set_yticks(range(len(table)), table["label"])
-    axes.set_ylim(len(table) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    pairs = _seed_count(table["pairs"]) if len(table) else "no runs"
-    what = f"dot and line: mean and 95 % interval, {pairs}" if pairs != "1 seed" else "1 seed, no interval"
-    figure.supxlabel(f"difference in {split} {metric} from {baseline} (percentage points)\n{what}",
-                     fontsize=PRINT["axes.labelsize"])
-    return figure

@@ -25,6 +25,7 @@ class ReportConfig:
     outputs_root: str = "outputs"
     runs_from: str = "auto"  # outputs | reference | auto
     baseline: str = ""
+    rival: str = ""
     split: str = "val"
     allow_other_code: bool = False
     allow_unfinished: bool = False
@@ -61,10 +62,8 @@ class ReportConfig:
                  "seeds": len(entry.seeds)} for entry in entries]
         return pd.DataFrame(rows).set_index("label")
 
-    def load(self, groups=(), labels=(), common_seeds: bool = False) -> list[Run]:
-        """The runs of some groups and of some single labels, checked (see `runs.load_runs`).
-
-        With `common_seeds`, seeds that some label does not have are left out for all of them, and that is said.
+    def load(self, groups=(), labels=()) -> list[Run]:
+        """The runs of some groups and of single labels of the report's group, checked (see `runs.load_runs`).
 
         With runs_from "auto", a study that is not complete under outputs_root is read from the published reference.
 
@@ -73,20 +72,14 @@ class ReportConfig:
         """
         def read(root, **allowed):
             study = self._study(root)
-            known = [entry.label for entry in study.entries]
+            known = [entry.label for entry in study.group(self.group)]
             for label in labels:
                 if label not in known:
-                    raise ConfigError(f"label {label!r}: not in study '{self.study}', which has {', '.join(known)}")
-            entries = [entry for entry in study.entries if entry.group in groups or entry.label in labels]
-            common = set.intersection(*(set(entry.seeds) for entry in entries))
-            longer = [entry.label for entry in entries if set(entry.seeds) != common] if common_seeds else []
-            if longer:
-                entries = [replace(entry, seeds=tuple(sorted(common))) for entry in entries]
-            found = load_runs(replace(study, entries=tuple(entries)), **allowed)
-            if longer:
-                seeds = ", ".join(map(str, sorted(common)))
-                print(f"Compared on seeds {seeds}; left out: further seeds of {', '.join(longer)}.")
-            return found
+                    raise ConfigError(f"label {label!r}: not in group '{self.group}' of study '{self.study}', "
+                                      f"which has {', '.join(known)}")
+            entries = [entry for entry in study.entries
+                       if entry.group in groups or (entry.group == self.group and entry.label in labels)]
+            return load_runs(replace(study, entries=tuple(entries)), **allowed)
 
         asked = {"allow_other_code": self.allow_other_code, "allow_unfinished": self.allow_unfinished,
                  "allow_smoke": self.allow_smoke}
@@ -114,6 +107,11 @@ class ReportConfig:
             return True
         print("No pictures: these runs were published without samples.npz, since their images may not be passed on.")
         return False
+
+    def baselines(self, runs: list[Run]) -> tuple[str, ...]:
+        """The baseline, and the rival where some run is of it."""
+        there = {run.label for run in runs}
+        return (self.baseline, *({self.rival} & there - {self.baseline}))
 
     def target(self, runs: list[Run], baseline: str) -> None:
         """Print what the baseline should reach before a comparison counts, and what it does, where that is known."""

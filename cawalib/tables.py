@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cawalib.comparison import GROUPS, check, compare, compare_classes, name_of
+from cawalib.comparison import GROUPS, check, compare, compare_classes, name_of, tidy
 from cawalib.files import atomic
 from cawalib.runs import Run
 
 NOTHING = "–"  # no number, such as the interval of one seed
 
 
-def main_table(runs: list[Run], baseline: str, split: str, by: str = "pixels") -> pd.DataFrame:
+def main_table(runs: list[Run], baseline: str, split: str, by: str = "pixels", rival: str = "",
+               shared_seeds: bool = False) -> pd.DataFrame:
     """The main result, in percent: mean ± standard deviation over seeds, and paired difference [95 % interval].
 
     The best label of a metric is set bold (`**` around it) only if it is clear of the noise: its paired interval
@@ -23,25 +24,32 @@ def main_table(runs: list[Run], baseline: str, split: str, by: str = "pixels") -
 
     Args:
         by: "pixels" or "images", the frequency that head, body and tail are made by.
+        rival: a second label to take differences from, where it is among the runs.
+        shared_seeds: see `comparison.compare`.
 
     Returns:
-        Text; two rows per label, index (method, quantity); a column per metric; column "seeds".
+        Text; two or three rows per label, index (method, quantity); a column per metric; column "seeds".
     """
     metrics = ["mIoU", *(f"{group} mIoU ({by})" for group in GROUPS), "worst class IoU", "mean accuracy",
                "pixel accuracy"]
-    table = compare(runs, baseline, split, metrics)
+    table = compare(runs, baseline, split, metrics, shared_seeds)
     best = {metric: _clear_best(runs, table, metric, split) for metric in metrics}
+    against = {baseline: table}
+    if rival in set(table["label"]) - {baseline}:
+        against[rival] = compare(runs, rival, split, metrics, shared_seeds)
     rows = {}
     for label, part in table.groupby("label", sort=False):
         part = part.set_index("metric")
-        means, differences = {"seeds": str(part["seeds"].max())}, {"seeds": ""}
+        means = {"seeds": str(part["seeds"].max())}
         for metric in metrics:
             cell = mean_text(part.at[metric, "mean"], part.at[metric, "deviation"])
             means[metric] = f"**{cell}**" if label == best[metric] else cell
-            differences[metric] = difference_text(part.loc[metric])
         rows[(label, "mean ± deviation")] = means
-        if label != baseline:
-            rows[(label, f"minus {baseline}")] = differences
+        for other, compared in against.items():
+            if label not in (other, baseline):
+                own = compared[compared["label"] == label].set_index("metric")
+                rows[(label, f"minus {other}")] = {"seeds": ""} | {
+                    metric: difference_text(own.loc[metric]) for metric in metrics}
     result = pd.DataFrame.from_dict(rows, orient="index")
     result.index = pd.MultiIndex.from_tuples(rows, names=["method", f"{split}, percent"])
     return result
@@ -77,8 +85,29 @@ def difference_text(row) -> str:
     return (text + "*" * (row["verdict"] in ("better", "worse"))).replace("-", "−")
 
 
-def per_class_table(runs: list[Run], split: str) -> pd.DataFrame:
-    """IoU of every class, in percent, mean ± standard deviation over seeds; most training pixels first.
+def overview_table(runs: list[Run], baselines: tuple[str, ...], split: str,
+                   metrics=("mIoU", "tail mIoU (pixels)", "pixel accuracy")) -> pd.DataFrame:
+    """One row per label: mean ± standard deviation of a few metrics, each with its difference from every baseline.
+
+    Returns:
+        Text, in percent; index method; columns "seeds", and per metric its name and "minus <baseline>" for each.
+    """
+    columns = {}
+    for metric in metrics:
+        for baseline in baselines:
+            table = compare(runs, baseline, split, [metric]).set_index("label")
+            columns.setdefault("seeds", table["seeds"].astype(str))
+            columns.setdefault(metric, table.apply(lambda row: mean_text(row["mean"], row["deviation"]), axis=1))
+            columns[f"{metric} minus {baseline}"] = table.apply(
+                lambda row, baseline=baseline: "" if row.name == baseline else difference_text(row), axis=1)
+    return pd.DataFrame(columns).rename_axis("method")
+
+
+def per_class_table(runs: list[Run], split: str, measure: str = "iou") -> pd.DataFrame:
+    """A measure of every class, in percent, mean ± standard deviation over seeds; most training pixels first.
+
+    Args:
+        measure: "iou", "precision" or "recall".
 
     Returns:
         Text; a row per class, columns "pixels (%)" and "images (%)" (shares of the training split), then a
@@ -92,7 +121,7 @@ def per_class_table(runs: list[Run], split: str) -> pd.DataFrame:
                "images (%)": [f"{100 * images[i] / metrics['train_size']:.1f}" for i in order]}
     for label in dict.fromkeys(name_of(run) for run in runs):
         own = [run for run in runs if name_of(run) == label]
-        table = compare_classes(own, label, split).set_index("class")
+        table = compare_classes(own, label, split, measure).set_index("class")
         columns[label] = [mean_text(table.at[metrics["classes"][i], "mean"],
                                     table.at[metrics["classes"][i], "deviation"]) for i in order]
     return pd.DataFrame(columns, index=pd.Index([metrics["classes"][i] for i in order], name="class"))
@@ -107,6 +136,58 @@ def final_weights(runs: list[Run]) -> pd.DataFrame:
     order = np.argsort([-pixels for pixels in runs[0].metrics["train_pixels"]], kind="stable")
     names = pd.Index([runs[0].metrics["classes"][index] for index in order], name="class")
     return pd.DataFrame({label: sum(seeds) / len(seeds) for label, seeds in columns.items()}).loc[names].round(2)
+
+
+def weights_over_thirds(runs: list[Run]) -> pd.DataFrame:
+    """Do the weights settle? Mean of every class's weight in each third of training ± its deviation within that third.
+
+    The deviation is that of a run's recorded updates, root mean square over the runs; the last row has the learning
+    rate at the start and end of each third, which falls all the time. Most training pixels first.
+
+    Args:
+        runs: the seeds of one label, with adaptive weights.
+
+    Returns:
+        Text; index class; columns "first third", "middle third", "last third", and "last update" with the deviation
+        over the runs (ddof 1).
+    """
+    thirds = ("first third", "middle third", "last third")
+    weights = pd.concat([run.class_weights.assign(seed=run.config.seed) for run in runs])
+    last = weights["update"].max()
+    weights["third"] = [thirds[min(2, 3 * update // (last + 1))] for update in weights["update"]]
+    parts = weights.groupby(["class", "third", "seed"])["weight"].agg(["mean", lambda part: part.std(ddof=0)])
+    parts.columns = ["mean", "within"]
+    ends = weights[weights["update"] == last].groupby("class")["weight"].agg(["mean", "std"])
+    classes = runs[0].metrics["classes"]
+    rows = {}
+    for index in np.argsort([-pixels for pixels in runs[0].metrics["train_pixels"]], kind="stable"):
+        name = classes[index]
+        cells = [parts.loc[name, third] for third in thirds]
+        rows[name] = [f"{cell['mean'].mean():.2f} ± {np.sqrt((cell['within'] ** 2).mean()):.2f}" for cell in cells]
+        rows[name].append(f"{ends.at[name, 'mean']:.2f}" + f" ± {ends.at[name, 'std']:.2f}" * (len(runs) > 1))
+    rates = [runs[0].config.learning_rate, *runs[0].history["learning_rate"]]
+    marks = [rates[round(third * (len(rates) - 1) / 3)] for third in range(4)]
+    rows["learning rate"] = [f"{start:.4f} to {end:.4f}" for start, end in zip(marks, marks[1:], strict=False)]
+    rows["learning rate"].append(f"{marks[-1]:.4f}")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*thirds, "last update"]).rename_axis("class")
+
+
+def settings_table(runs: list[Run], split: str = "val") -> pd.DataFrame:
+    """Which setting of each remedy is best on a split: mIoU, mean ± standard deviation over seeds.
+
+    Returns:
+        Text, of remedies with several settings alone; index (method, setting); columns "seeds", "<split> mIoU", and
+        "chosen" with a tick at the setting of the largest mean. A tick is a choice, not a finding: see the deviations.
+    """
+    table = tidy(runs)
+    table = table[(table["split"] == split) & (table["metric"] == "mIoU")]
+    found = table.groupby(["method", "label"], sort=False)["value"].agg(["count", "mean", "std"])
+    found = found[found.groupby("method")["mean"].transform("size") > 1]
+    best = found.groupby("method")["mean"].idxmax().tolist()
+    return pd.DataFrame({"seeds": found["count"].astype(str),
+                         f"{split} mIoU": [mean_text(row["mean"], row["std"]) for _, row in found.iterrows()],
+                         "chosen": ["✓" if index in best else "" for index in found.index]},
+                        index=found.index.set_names(["method", "setting"]))
 
 
 # ---------------------------------------------------------------- writing
@@ -131,6 +212,6 @@ def latex(table: pd.DataFrame) -> str:
     """A table as LaTeX with booktabs' rules; bold, plus-minus and minus signs become commands."""
     text = table.to_latex(index=False, escape=True, column_format="l" * table.shape[1], na_rep=NOTHING)
     text = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
-    for sign, command in (("±", r"$\pm$"), ("−", "$-$"), (NOTHING, "--"), ("]*", "]$^{*}$")):
+    for sign, command in (("±", r"$\pm$"), ("−", "$-$"), ("✓", r"$\checkmark$"), (NOTHING, "--"), ("]*", "]$^{*}$")):
         text = text.replace(sign, command)
     return text

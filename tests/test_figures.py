@@ -2,11 +2,13 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_runs import make_run, make_study
 
 from cawalib import figures, style, tables
 from cawalib.comparison import ComparisonError
+from cawalib.runs import load_run
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,8 @@ DRAWN = {
     "group_bars": lambda runs: figures.group_bars(of(runs, "methods"), "val", by="images"),
     "qualitative": lambda runs: figures.qualitative({run.label: run for run in of(runs, "methods")}),
     "training_curves": lambda runs: figures.training_curves(runs),
-    "ablation_bars": lambda runs: figures.ablation_bars(of(runs, "ablations") + of(runs, label="CAWA"), "CAWA", "val"),
+    "difference_bars": lambda runs: figures.difference_bars(of(runs, "ablations") + of(runs, label="CAWA"), "CAWA",
+                                                            "val", ("mIoU", "pixel accuracy")),
 }
 PICTURES = ("map_overlays", "qualitative")
 
@@ -67,7 +70,7 @@ def test_one_seed_says_so_and_empty_classes_are_left_out(tmp_path):
     assert "1 seed, no interval" in words(gain)
     assert "vegetation" in words(gain) and "pavement" not in words(gain)
     assert "no interval" in words(figures.group_bars(runs, "val"))
-    assert "1 seed, no interval" in words(figures.ablation_bars(runs, "CAWA", "val"))
+    assert "1 seed, no interval" in words(figures.difference_bars(runs, "CAWA", "val"))
     assert "1 seed" in words(figures.training_curves(runs))
     with pytest.raises(ComparisonError, match="split 'test': missing"):
         figures.group_bars(runs, "test")
@@ -167,6 +170,62 @@ def test_main_table_by_hand(tmp_path):
     assert table.at[("CAWA", "minus cross entropy"), "head mIoU (pixels)"] == "+0.0 [+0.0, +0.0]"
     assert table.at[("CAWA", "mean ± deviation"), "head mIoU (pixels)"] == "80.0 ± 0.0"
     assert table.at[("CAWA", "mean ± deviation"), "seeds"] == "3"
+
+
+def test_differences_from_a_rival_by_hand(tmp_path):
+    runs = flat(tmp_path, "cross entropy", "none", (0.10, 0.11, 0.12))
+    runs += flat(tmp_path, "focal", "focal", (0.15, 0.16, 0.17))
+    runs += flat(tmp_path, "CAWA", "cawa", (0.20, 0.21, 0.25))
+    table = tables.main_table(runs, "cross entropy", "test", rival="focal")
+    assert [key for key in table.index if key[1].startswith("minus")] == [
+        ("focal", "minus cross entropy"), ("CAWA", "minus cross entropy"), ("CAWA", "minus focal")]
+    # differences 5, 5, 8: mean 6, deviation sqrt(3), half width 4.302653
+    assert table.at[("CAWA", "minus focal"), "tail mIoU (pixels)"] == "+6.0 [+1.7, +10.3]*"
+    overview = tables.overview_table(runs, ("cross entropy", "focal"), "test")
+    assert overview.at["CAWA", "tail mIoU (pixels)"] == "22.0 ± 2.6"
+    assert overview.at["CAWA", "tail mIoU (pixels) minus focal"] == "+6.0 [+1.7, +10.3]*"
+    assert overview.at["focal", "tail mIoU (pixels) minus cross entropy"] == "+5.0 [+5.0, +5.0]*"
+    assert overview.at["focal", "tail mIoU (pixels) minus focal"] == ""
+
+
+def test_labels_with_fewer_seeds_are_paired_on_those_they_have(tmp_path):
+    runs = flat(tmp_path, "CAWA", "cawa", (0.20, 0.21, 0.25))
+    runs += flat(tmp_path, "tau 0.3", "cawa", (0.10, 0.11))
+    with pytest.raises(ComparisonError, match="'tau 0.3': lacks seed 2"):
+        tables.main_table(runs, "CAWA", "test")
+    table = tables.main_table(runs, "CAWA", "test", shared_seeds=True)
+    assert table.at[("tau 0.3", "minus CAWA"), "tail mIoU (pixels)"] == "−10.0 [−10.0, −10.0]*"
+    assert table["seeds"].tolist() == ["3", "2", ""]
+
+
+def test_precision_and_recall_per_class(tmp_path):
+    runs = flat(tmp_path, "CAWA", "cawa", (0.20, 0.21, 0.25))
+    assert tables.per_class_table(runs, "val", "precision").at["road", "CAWA"] == "100.0 ± 0.0"
+    assert tables.per_class_table(runs, "val", "recall").at["vegetation", "CAWA"] == "35.0 ± 0.0"
+
+
+def test_weights_over_thirds_by_hand(tmp_path):
+    runs = [make_run(tmp_path, "CAWA", seed) for seed in (0, 1)]
+    weights = {0: [1, 3, 2, 2, 4, 4], 1: [1, 3, 2, 2, 4, 6]}
+    for run in runs:
+        names = run.metrics["classes"]
+        table = pd.DataFrame({"update": np.repeat(range(6), len(names)), "class": names * 6,
+                              "weight": np.repeat(weights[run.config.seed], len(names))})
+        table.to_csv(run.folder / "class_weights.csv", index=False)
+    runs = [load_run(run.folder, run.label) for run in runs]
+    table = tables.weights_over_thirds(runs)
+    # last third: 4, 4 and 4, 6: means 4 and 5, deviations within 0 and 1, root mean square sqrt(1/2)
+    assert table.iloc[0].tolist() == ["2.00 ± 1.00", "2.00 ± 0.00", "4.50 ± 0.71", "5.00 ± 1.41"]
+    assert table.index[-1] == "learning rate" and table.iloc[-1, 0].startswith(f"{runs[0].config.learning_rate:.4f} to")
+
+
+def test_settings_are_chosen_by_their_mean(tmp_path):
+    runs = flat(tmp_path, "focal", "focal", (0.10, 0.11, 0.12)) + flat(tmp_path, "Dice", "dice", (0.1, 0.2, 0.3))
+    runs += [make_run(tmp_path, "focal, gamma 3", seed, (0.9, 0.7, 0.5, 0.3, 0.2), method="focal", focal_gamma=3.0)
+             for seed in range(3)]
+    table = tables.settings_table(runs)
+    assert table.index.tolist() == [("focal", "focal"), ("focal", "focal, gamma 3")]
+    assert table["chosen"].tolist() == ["", "✓"] and table["val mIoU"].tolist() == ["50.2 ± 0.2", "52.0 ± 0.0"]
 
 
 def test_nothing_is_bold_inside_the_noise(tmp_path):

@@ -1,9 +1,11 @@
 """Which runs the reading notebooks take, and which they refuse, by name."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_runs import make_run
 
@@ -66,7 +68,7 @@ def test_what_is_read_and_refused(study, capsys):
 
 
 def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(publish, "load_runs", lambda study: runs.load_runs(study, allow_smoke=True))
+    monkeypatch.setattr(publish, "load_runs", lambda *asked, **named: runs.load_runs(*asked, **named, allow_smoke=True))
     with pytest.raises(RunError, match="main.md: not found; draw"):
         publish.publish(study, "outputs/reference/tiny")
     for kind, name in (("tables", "main.md"), ("figures", "qualitative.png")):
@@ -75,7 +77,7 @@ def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tm
     publish.publish(study, "outputs/reference/tiny")
     published = {path.name for path in Path("outputs/reference/tiny").rglob("*") if path.is_file()}
     assert published == {"config.json", "environment.json", "metrics.json", "history.csv", "class_weights.csv",
-                         "samples.npz", "main.md", "qualitative.png", "README.md"}
+                         "samples.npz", "main.md", "qualitative.png", "README.md", "runs.csv", "classes.csv"}
     texts = [path.read_text() for path in Path("outputs/reference/tiny").rglob("*.json")]
     assert not any(str(tmp_path) in text for text in texts)  # no path of this machine
     Path("outputs/runs").rename("gone")
@@ -87,13 +89,44 @@ def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tm
         ReportConfig(**ask, runs_from="outputs").load(groups=["methods"])
 
 
-def test_common_seeds(study, capsys):
+def test_an_unfinished_study_is_published_as_such_and_comes_back(study, monkeypatch):
+    monkeypatch.setattr(publish, "load_runs", lambda *asked, **named: runs.load_runs(*asked, **named, allow_smoke=True))
+    (_, plain), (_, ours), (_, tau) = study.configs()
+    before = ours.folder.joinpath("metrics.json").read_text()
+    tau.folder.joinpath("metrics.json").unlink()
+    publish.publish(study, "kept", unfinished=True)
+    page = Path("kept/README.md").read_text()
+    assert "- methods: 2 runs; dataset `streets`" in page
+    assert "- ablations: **0 of 1 runs**" in page
+    table = pd.read_csv("kept/runs.csv")
+    assert table[["label", "split"]].values.tolist() == [
+        ["ours", "test"], ["ours", "val"], ["plain", "test"], ["plain", "val"]]
+    measured = json.loads(before)["splits"]["val"]
+    assert table.loc[1, "mIoU"] == pytest.approx(measured["miou"], abs=1e-5)
+    assert table.loc[1, "head mIoU (pixels)"] == pytest.approx(measured["group_miou"]["pixels"]["head"], abs=1e-5)
+    classes = pd.read_csv("kept/classes.csv").query("label == 'ours' and split == 'val'")
+    assert classes["recall"].tolist() == pytest.approx([np.nan if value is None else value
+                                                        for value in measured["recall"]], abs=1e-5, nan_ok=True)
+
+    shutil.rmtree(ours.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "code_digest", lambda: "of other code")
+        assert publish.restore(study, "kept") == 0 and not ours.folder.exists()
+    assert publish.restore(study, "kept") == 1  # plain is still there, tau was not published
+    assert ours.folder.joinpath("metrics.json").read_text() == before
+    assert [run.label for run in runs.load_runs(study, groups=["methods"], allow_smoke=True)] == ["plain", "ours"]
+    assert not tau.folder.joinpath("metrics.json").exists()
+    shutil.rmtree("outputs/runs")
+    with pytest.raises(RunError, match="study 'tiny': not one run is finished"):
+        publish.publish(study, "kept", unfinished=True)
+
+
+def test_single_labels_are_those_of_the_group(study):
     path = Path("workflow/grids/tiny.yaml")
-    path.write_text(path.read_text().replace("ours: {method: cawa}", "ours: {method: cawa, seeds: [0, 1]}"))
-    found = ReportConfig(study="tiny", allow_smoke=True).load(groups=["ablations"], labels=["ours"], common_seeds=True)
-    assert [(run.label, run.config.seed) for run in found] == [("ours", 0), ("tau", 0)]
-    assert "left out: further seeds of ours" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="label 'hers': not in study 'tiny', which has plain, ours, tau"):
+    path.write_text(path.read_text() + "  others:\n    ours: {method: focal}\n")
+    found = ReportConfig(study="tiny", allow_smoke=True).load(groups=["ablations"], labels=["ours"])
+    assert [(run.label, run.config.method) for run in found] == [("ours", "cawa"), ("tau", "cawa")]
+    with pytest.raises(ConfigError, match="label 'hers': not in group 'methods' of study 'tiny', which has plain, "):
         ReportConfig(study="tiny").load(labels=["hers"])
 
 
