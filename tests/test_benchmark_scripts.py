@@ -75,6 +75,20 @@ def test_scaling(benchmarks, monkeypatch, capsys):
     assert [row["batch"] for row in table_of(capsys.readouterr().out)] == ["2", "4", "8"]
 
 
+def test_methods(benchmarks, monkeypatch, capsys, tmp_path):
+    import methods
+
+    ways = {name: methods.WAYS[name] | {"image_height": 32, "image_width": 64, "batch_size": 2}
+            for name in ("none", "rare_class_sampling", "cawa", "cawa, held-out images")}
+    monkeypatch.setattr(methods, "WAYS", ways)
+    monkeypatch.setattr(sys, "argv", ["methods.py", "--rounds", "1", "--write", str(tmp_path)])
+    methods.main()
+    table = table_of(capsys.readouterr().out)
+    assert [row["method"] for row in table] == list(ways)
+    assert table[0]["times cross entropy (median, range)"] == "1.00 (1.00 to 1.00)"
+    assert {path.name for path in tmp_path.iterdir()} == {"cost.csv", "cost.md", "cost.tex"}
+
+
 def test_study_cost():
     spec = importlib.util.spec_from_file_location("study_cost", ROOT / "benchmarks" / "study_cost.py")
     module = importlib.util.module_from_spec(spec)
