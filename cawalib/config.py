@@ -48,6 +48,7 @@ METHODS = {
     "rare_class_sampling": Method(sampling="rare_classes"),
     # combinations
     "inverse_sqrt_dice": Method("inverse_sqrt", "cross_entropy_and_dice"),
+    "cawa_dice": Method("cawa", "cross_entropy_and_dice"),
     "cawa_rare_class_sampling": Method("cawa", sampling="rare_classes"),
     "cawa": Method("cawa"),
 }

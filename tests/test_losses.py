@@ -147,10 +147,12 @@ def test_share_of_cross_entropy(batch, statistics):
                        statistics)(logits, labels)
              for method, settings in (("none", {}), ("dice", {}), ("dice", {"cross_entropy_share": 0.25}))]
     torch.testing.assert_close(parts[2], 0.25 * parts[0] + 0.75 * parts[1])
-    both = RunConfig(method="inverse_sqrt_dice")
-    weighting = build_weighting(both, statistics)
-    torch.testing.assert_close(Criterion(both, weighting, statistics)(logits, labels),
-                               cross_entropy(logits, labels, weighting.weight) + parts[1])
+    for method in ("inverse_sqrt_dice", "cawa_dice"):
+        both = RunConfig(method=method)
+        weighting = build_weighting(both, statistics)
+        weighting.weight.copy_(torch.linspace(0.5, 1.5, len(weighting.weight)))  # as if feedback had moved them
+        torch.testing.assert_close(Criterion(both, weighting, statistics)(logits, labels),
+                                   cross_entropy(logits, labels, weighting.weight) + parts[1])
 
 
 def test_focal_gradient_is_finite_on_a_pixel_that_is_sure():

@@ -243,8 +243,9 @@ def test_weights_go_back_to_their_start_at_the_end(data, tmp_path):
     assert (weights["weight"][last] == 1).all() and weights["weight"][~last].std() > 0.01
 
 
-def test_adaptive_weights_with_rare_class_sampling(data, tmp_path):
-    run = train(settings(data, tmp_path, method="cawa_rare_class_sampling", epochs=1))
+@pytest.mark.parametrize("method", ["cawa_dice", "cawa_rare_class_sampling"])
+def test_adaptive_weights_beside_another_remedy(data, tmp_path, method):
+    run = train(settings(data, tmp_path, method=method, epochs=1))
     assert run.class_weights["weight"].std() > 0.01
 
 
