@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cawalib import tables
 from cawalib.comparison import per_class, tidy
 from cawalib.config import ConfigError
 from cawalib.files import atomic, write_json, write_table
@@ -25,6 +26,9 @@ from cawalib.studies import Study, group_folder, load_study
 
 # figures that show images: only of the built-in data, since real images may not be passed on
 PICTURES = ("class_activation_maps", "qualitative")
+# what groups are compared by side by side, and with what
+SUMMARIES = {"miou": "mIoU", "tail": "tail mIoU (pixels)", "pixel_accuracy": "pixel accuracy"}
+BASELINES = ("cross entropy", "inverse square root")
 RUN_FILES = ("config.json", "environment.json", "history.csv", "class_weights.csv", "samples.npz", "metrics.json")
 
 
@@ -48,8 +52,8 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
     runs, target = load_runs(study, allow_unfinished=unfinished), Path(target)
     if not runs:
         raise RunError(f"study '{study.name}': not one run is finished; train some first")
-    tables, figures = (Path(outputs_root, kind, study.name) for kind in ("tables", "figures"))
-    mains = {group: tables / group_folder(group) / "main.md" for group in study.compared}
+    drawn = {kind: Path(outputs_root, kind, study.name) for kind in ("tables", "figures")}
+    mains = {group: drawn["tables"] / group_folder(group) / "main.md" for group in study.compared}
     for path in mains.values():
         if not path.is_file() and not unfinished:
             raise RunError(f"{path}: not found; draw the study's figures and tables first (notebook 05)")
@@ -59,7 +63,7 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
         folder = target / run.folder.relative_to(run.config.outputs_root)
         pictures = run.config.dataset == "streets" and run.folder == firsts[run.group, run.label]
         _copy_run(run, folder, pictures)
-    for folder in (tables, figures):
+    for folder in drawn.values():
         for source in (path for path in folder.rglob("*") if path.is_file()):
             group = next((g for g in study.compared if group_folder(g) == source.parent.relative_to(folder).as_posix()),
                          study.compared[0])
@@ -67,12 +71,27 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
                 copy = target / folder.parent.name / source.relative_to(folder)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, copy)
+    _write_summaries(study, runs, target / "tables")
     write_table(target / "runs.csv", runs_table(runs))
     write_table(target / "classes.csv", per_class(runs).round(5))
     main = [f"## {group}\n\n{path.read_text()}" if group != "methods" else path.read_text()
             for group, path in mains.items() if path.is_file()]
     with atomic(target / "README.md") as partial:
         partial.write_text(_readme(study, runs, "\n".join(main), command))
+
+
+def _write_summaries(study, runs, folder):
+    """The groups of a study side by side, as far as they are finished: differences from what they all have."""
+    def finished(group):
+        return sum(run.group == group for run in runs) == sum(len(entry.seeds) for entry in study.group(group))
+
+    groups = [group for group in study.compared if finished(group)]
+    shared = [run for run in runs if run.group in groups]
+    for baseline in BASELINES:
+        if len(groups) > 1 and all(baseline in [entry.label for entry in study.group(group)] for group in groups):
+            for name, metric in SUMMARIES.items():
+                table = tables.summary_table(shared, baseline, study.split, metric)
+                tables.write_table(table, folder, f"summary_{name}_minus_{baseline.replace(' ', '_')}")
 
 
 def runs_table(runs: list[Run]) -> pd.DataFrame:

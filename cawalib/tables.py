@@ -103,6 +103,25 @@ def overview_table(runs: list[Run], baselines: tuple[str, ...], split: str,
     return pd.DataFrame(columns).rename_axis("method")
 
 
+def summary_table(runs: list[Run], baseline: str, split: str, metric: str = "mIoU") -> pd.DataFrame:
+    """One metric in all groups of a study: the paired difference of every label from the baseline of its group.
+
+    Args:
+        runs: of several groups (data, networks), each with the baseline among its labels.
+
+    Returns:
+        Text, in percent; index method; a column per group: the baseline's mean ± standard deviation, and below it
+        differences with their 95 % interval; "–" where a group lacks the label.
+    """
+    columns = {}
+    for group in dict.fromkeys(run.group for run in runs):
+        table = compare([run for run in runs if run.group == group], baseline, split, [metric]).set_index("label")
+        columns[group] = table.apply(lambda row: mean_text(row["mean"], row["deviation"]) if row.name == baseline
+                                     else difference_text(row), axis=1)
+    labels = dict.fromkeys([baseline] + [name_of(run) for run in runs])
+    return pd.DataFrame(columns).reindex(list(labels)).fillna(NOTHING).rename_axis("method")
+
+
 def per_class_table(runs: list[Run], split: str, measure: str = "iou") -> pd.DataFrame:
     """A measure of every class, in percent, mean ± standard deviation over seeds; most training pixels first.
 

@@ -1,5 +1,7 @@
 """Every figure is drawn from made-up runs, labelled, stored, and the same each time; tables against hand numbers."""
 
+import dataclasses
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -186,6 +188,21 @@ def test_differences_from_a_rival_by_hand(tmp_path):
     assert overview.at["CAWA", "tail mIoU (pixels) minus focal"] == "+6.0 [+1.7, +10.3]*"
     assert overview.at["focal", "tail mIoU (pixels) minus cross entropy"] == "+5.0 [+5.0, +5.0]*"
     assert overview.at["focal", "tail mIoU (pixels) minus focal"] == ""
+
+
+def test_groups_side_by_side(tmp_path):
+    runs = []
+    for group, labels in {"big": ("cross entropy", "CAWA"), "small": ("cross entropy", "focal")}.items():
+        for label in labels:
+            gain = 0.05 * (label != "cross entropy")
+            made = flat(tmp_path / group, label, {"CAWA": "cawa", "focal": "focal"}.get(label, "none"),
+                        (0.10 + gain, 0.11 + gain, 0.12 + gain))
+            runs += [dataclasses.replace(run, group=group) for run in made]
+    table = tables.summary_table(runs, "cross entropy", "test", "tail mIoU (pixels)")
+    assert table.columns.tolist() == ["big", "small"] and table.index.tolist() == ["cross entropy", "CAWA", "focal"]
+    assert table.loc["cross entropy"].tolist() == ["11.0 ± 1.0"] * 2
+    assert table.loc["CAWA"].tolist() == ["+5.0 [+5.0, +5.0]*", "–"]
+    assert table.loc["focal"].tolist() == ["–", "+5.0 [+5.0, +5.0]*"]
 
 
 def test_labels_with_fewer_seeds_are_paired_on_those_they_have(tmp_path):

@@ -158,7 +158,7 @@ common: {dataset: cityscapes, batch_size: 4}
 split: val
 seeds: [0, 1]
 some: &some
-  plain: {method: none}
+  cross entropy: {method: none}
   ours: {method: cawa}
 groups:
   Net+ A: {<<: *some, common: {epochs: 3}, target: {miou: 0.45, source: somebody}}
@@ -182,10 +182,10 @@ def test_groups_with_a_target_of_their_own(tmp_path, monkeypatch, capsys):
     first, second = ReportConfig(**ask, group="Net+ A"), ReportConfig(**ask, group="Net B")
     assert (first.tables, second.figures) == (Path("outputs/tables/big/net--a"), Path("outputs/figures/big/net-b"))
     assert {run.config.epochs for run in second.load(groups=["Net B"])} == {4}
-    first.target(first.load(groups=["Net+ A"]), "plain")
+    first.target(first.load(groups=["Net+ A"]), "cross entropy")
     said = capsys.readouterr().out
-    assert "plain: 40.0 mIoU on val, mean of 2; target 45.0 (somebody): not reached" in said
-    second.target(second.load(groups=["Net B"]), "plain")
+    assert "cross entropy: 40.0 mIoU on val, mean of 2; target 45.0 (somebody): not reached" in said
+    second.target(second.load(groups=["Net B"]), "cross entropy")
     assert capsys.readouterr().out == ""  # no number is known there
     with pytest.raises(ConfigError, match="'big' has no group 'methods', only Net. A, Net B"):
         ReportConfig(**ask).grid("methods")
@@ -200,5 +200,9 @@ def test_groups_with_a_target_of_their_own(tmp_path, monkeypatch, capsys):
     publish.publish(study, "target")
     page = Path("target/README.md").read_text()
     assert page.index("## Net+ A\n\nof the first") < page.index("## Net B\n\nof the second")
+    summary = pd.read_csv("target/tables/summary_miou_minus_cross_entropy.csv")
+    assert summary.values.tolist() == [["cross entropy", "40.0 ± 0.0", "60.0 ± 0.0"],
+                                       ["ours", "+0.0 [+0.0, +0.0]", "+0.0 [+0.0, +0.0]"]]
+    assert not list(Path("target").rglob("*minus_inverse_square_root*"))  # no group has that
     assert Path("target/figures/net-b/training_curves.png").read_text() == "of the second"
     assert not Path("target/figures/net-b/qualitative.png").exists() and not list(Path("target").rglob("samples.npz"))
