@@ -36,8 +36,8 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
     """Copy runs, tables and figures of a study and write two CSV files and a README.md about them.
 
     Left out: checkpoints, notebooks, all but one update per epoch of the class weights; and the pictures of every
-    run but each label's first, and of every dataset but the built-in one. `runs.csv` has a row per run and split,
-    `classes.csv` one per run, split and class.
+    run but the two of each group that notebook 05 shows, and of every dataset but the built-in one. `runs.csv` has
+    a row per run and split, `classes.csv` one per run, split and class.
 
     Args:
         study: every one of its runs must be finished, of the present code and no smoke run.
@@ -58,10 +58,10 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
         if not path.is_file() and not unfinished:
             raise RunError(f"{path}: not found; draw the study's figures and tables first (notebook 05)")
     built_in = {entry.group for entry, config in study.configs() if config.dataset == "streets"}
-    firsts = {(run.group, run.label): run.folder for run in reversed(runs)}
+    shown = _shown(study, runs)
     for run in runs:
         folder = target / run.folder.relative_to(run.config.outputs_root)
-        pictures = run.config.dataset == "streets" and run.folder == firsts[run.group, run.label]
+        pictures = run.config.dataset == "streets" and run.folder in shown
         _copy_run(run, folder, pictures)
     for folder in drawn.values():
         for source in (path for path in folder.rglob("*") if path.is_file()):
@@ -78,6 +78,17 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
             for group, path in mains.items() if path.is_file()]
     with atomic(target / "README.md") as partial:
         partial.write_text(_readme(study, runs, "\n".join(main), command))
+
+
+def _shown(study, runs):
+    """The folders of the runs whose pictures notebook 05 shows: in each group the baseline's and CAWA's first."""
+    folders = set()
+    for group in study.compared:
+        own = sorted((run for run in runs if run.group == group), key=lambda run: run.config.seed)
+        baseline = [run.folder for run in own if run.label == study.group(group)[0].label]
+        ours = [run.folder for run in own if run.config.method == "cawa"]
+        folders |= {*baseline[:1], *ours[:1]}
+    return folders
 
 
 def _write_summaries(study, runs, folder):

@@ -78,6 +78,8 @@ def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tm
     published = {path.name for path in Path("outputs/reference/tiny").rglob("*") if path.is_file()}
     assert published == {"config.json", "environment.json", "metrics.json", "history.csv", "class_weights.csv",
                          "samples.npz", "main.md", "qualitative.png", "README.md", "runs.csv", "classes.csv"}
+    pictures = [path.parts[5] for path in Path("outputs/reference/tiny").rglob("samples.npz")]
+    assert sorted(pictures) == ["cawa", "none"]  # the baseline's and CAWA's, not the ablation's
     texts = [path.read_text() for path in Path("outputs/reference/tiny").rglob("*.json")]
     assert not any(str(tmp_path) in text for text in texts)  # no path of this machine
     Path("outputs/runs").rename("gone")
