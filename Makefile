@@ -34,7 +34,7 @@ paper: setup
 # The comparison that README.md and docs/evidence.md report: published runs are taken from the repository, what is missing or
 # was made by other code is trained (all of it: about 15 hours on two cores). It needs data/CamVid and data/cityscapes-256.
 evidence: setup offline-weights
-	for study in evidence-settings evidence; do \
+	for study in evidence-settings evidence-options evidence; do \
 	  $(BIN)/python -m cawalib.publish $$study outputs/reference/$$study --restore && \
 	  $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
 	    --config study=$$study && \

@@ -213,7 +213,8 @@ def main(arguments=None) -> int:
     parser.add_argument("--unfinished", action="store_true", help="take the runs that are there")
     parser.add_argument("--restore", action="store_true", help="the other way round: published runs to the outputs")
     options = parser.parse_args(arguments)
-    command = {"demo": "make paper", "evidence": "make evidence", "evidence-settings": "make evidence"}.get(
+    command = {"demo": "make paper", "evidence": "make evidence", "evidence-settings": "make evidence",
+               "evidence-options": "make evidence"}.get(
         options.study,
         f"snakemake --snakefile workflow/Snakefile --cores 2 --config study={options.study} data_root=...")
     try:
