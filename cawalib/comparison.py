@@ -68,20 +68,21 @@ def per_class(runs: list[Run]) -> pd.DataFrame:
     """One row per run, split and class.
 
     Returns:
-        Columns label, seed, split, class, iou, precision, recall in [0,1] (NaN: nothing to divide by),
+        Columns label, group, seed, split, class, iou, precision, recall in [0,1] (NaN: nothing to divide by),
         train_pixels, train_images; classes in the dataset's order.
     """
     tables = []
     for run in runs:
         for split, measured in run.metrics["splits"].items():
             tables.append(pd.DataFrame({
-                "label": name_of(run), "seed": run.config.seed, "split": split, "class": run.metrics["classes"],
+                "label": name_of(run), "group": run.group, "seed": run.config.seed, "split": split,
+                "class": run.metrics["classes"],
                 "iou": np.array(measured["iou"], float),
                 "precision": np.array(measured["precision"], float),
                 "recall": np.array(measured["recall"], float),
                 "train_pixels": run.metrics["train_pixels"], "train_images": run.metrics["train_images"],
             }))
-    columns = ["label", "seed", "split", "class", "iou", "precision", "recall", "train_pixels", "train_images"]
+    columns = ["label", "group", "seed", "split", "class", "iou", "precision", "recall", "train_pixels", "train_images"]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 

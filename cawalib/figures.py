@@ -18,7 +18,6 @@ from cawalib.comparison import (
     GROUPS,
     ComparisonError,
     check,
-    compare,
     compare_classes,
     interval,
     metric_named,
@@ -26,6 +25,7 @@ from cawalib.comparison import (
     tidy,
 )
 from cawalib.data_figures import class_frequencies, co_occurrence
+from cawalib.difference_figures import across_groups, difference_bars
 from cawalib.files import atomic
 from cawalib.pictures import map_overlays, qualitative, rarest_samples
 from cawalib.runs import Run
@@ -35,15 +35,18 @@ from cawalib.style import (
     PAGE,
     PALE,
     PRINT,
+    half_widths,
     in_print_style,
     label_line_ends,
     label_points,
     label_styles,
     run_colours,
+    seed_count,
 )
 
-__all__ = ["class_frequencies", "co_occurrence", "difference_bars", "gain_against_frequency", "group_bars",
-           "map_overlays", "qualitative", "rarest_samples", "save", "training_curves", "weight_trajectories"]
+__all__ = ["across_groups", "class_frequencies", "co_occurrence", "difference_bars", "gain_against_frequency",
+           "group_bars", "map_overlays", "qualitative", "rarest_samples", "save", "training_curves",
+           "weight_trajectories"]
 MANY = 20  # above so many classes, only the tail is named
 
 
@@ -79,7 +82,7 @@ def weight_trajectories(runs: list[Run]) -> Figure:
     rarest = np.argsort(runs[0].metrics["train_pixels"], kind="stable")
     named = [runs[0].metrics["classes"][i] for i in (rarest if len(rarest) <= MANY else rarest[:12])]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, max(1.9, 0.125 * len(named) + 0.8)), layout="constrained")
-    seeds = _seed_count([len(runs)])
+    seeds = seed_count([len(runs)])
     _trajectories(panels[0], table, "weight", named, run_colours(runs[0], readable=True))
     _trajectories(panels[1], table, "score", named, run_colours(runs[0], readable=True))
     for axes in panels:
@@ -156,7 +159,7 @@ def training_curves(runs: list[Run]) -> Figure:
             axes.fill_between(curve.index, curve["min"], curve["max"], color=style.colour, alpha=0.15, linewidth=0)
     seeds = [sum(name_of(run) == label for run in runs) for label in styles]
     for axes in panels:
-        axes.set_xlabel(f"epoch (mean of {_seed_count(seeds)}, band: min to max)" if max(seeds) > 1
+        axes.set_xlabel(f"epoch (mean of {seed_count(seeds)}, band: min to max)" if max(seeds) > 1
                         else "epoch (1 seed)")
     panels[0].set_ylabel("training loss (each method's own)")
     panels[1].set_ylabel("validation mIoU (%)")
@@ -165,16 +168,6 @@ def training_curves(runs: list[Run]) -> Figure:
 
 
 # ---------------------------------------------------------------- results
-
-def _seed_count(counts) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low} seed{'s' * (low != 1)}" if low == high else f"{low} to {high} seeds"
-
-
-def _half(low, high):
-    """Half widths for matplotlib's error bars; none where there is no interval."""
-    return np.nan_to_num((np.asarray(high, float) - np.asarray(low, float)) / 2)
-
 
 @in_print_style
 def gain_against_frequency(runs: list[Run], label: str, baseline: str, split: str) -> Figure:
@@ -200,7 +193,7 @@ def gain_against_frequency(runs: list[Run], label: str, baseline: str, split: st
     colours = run_colours(chosen[0])
     for row in table.itertuples():
         colour = colours[row._2]  # the column "class" is a keyword, so pandas names it by position
-        axes.errorbar(row.share, row.difference, yerr=_half(row.low, row.high), fmt="o", color=INK, ecolor=INK,
+        axes.errorbar(row.share, row.difference, yerr=half_widths(row.low, row.high), fmt="o", color=INK, ecolor=INK,
                       elinewidth=0.6, markeredgecolor=INK, markeredgewidth=0.5,
                       markerfacecolor=colour if row.verdict in ("better", "worse") else "white")
     axes.set_xscale("log")
@@ -254,46 +247,5 @@ def group_bars(runs: list[Run], split: str, by: str = "pixels") -> Figure:
     panels[0].set_xlim(left=0)
     seeds = [sum(name_of(run) == label for run in runs) for label in styles]
     how = ", line: 95 % interval, dots: seeds" if max(seeds) > 1 else ", no interval"
-    panels[1].set_xlabel(f"{split} mIoU of the group by {by} (%); bar: mean of {_seed_count(seeds)}{how}")
+    panels[1].set_xlabel(f"{split} mIoU of the group by {by} (%); bar: mean of {seed_count(seeds)}{how}")
     return figure
-
-
-@in_print_style
-def difference_bars(runs: list[Run], baseline: str, split: str, metrics=("mIoU",),
-                    shared_seeds: bool = False) -> Figure:
-    """Paired difference of every other label from the baseline: dot and 95 % interval, small dots for the seeds.
-
-    Filled dots: the interval leaves out 0; hollow: inside the noise, or too few seeds. A panel per metric.
-    `shared_seeds`: see `comparison.compare`.
-    """
-    metrics = [metric_named(metric) for metric in metrics]
-    table = compare(runs, baseline, split, metrics, shared_seeds)
-    table = table[table["label"] != baseline]
-    labels = list(table["label"].unique())
-    figure, panels = plt.subplots(1, len(metrics), sharey=True, squeeze=False, layout="constrained",
-                                  figsize=(COLUMN if len(metrics) == 1 else PAGE, 0.19 * len(labels) + 0.7))
-    for axes, metric in zip(panels[0], metrics, strict=True):
-        values = tidy(runs).query("split == @split and metric == @metric").pivot(
-            index="seed", columns="label", values="value")
-        _differences(axes, table[table["metric"] == metric].reset_index(drop=True), values, baseline)
-        if len(metrics) > 1:
-            axes.set_title(metric)
-    panels[0, 0].set_yticks(range(len(labels)), labels)
-    panels[0, 0].set_ylim(len(labels) - 0.5, -0.5)
-    pairs = _seed_count(table["pairs"]) if len(table) else "no runs"
-    what = f"dot and line: mean and 95 % interval, {pairs}" if pairs != "1 seed" else "1 seed, no interval"
-    of = metrics[0] if len(metrics) == 1 else "metric"
-    figure.supxlabel(f"difference in {split} {of} from {baseline} (percentage points)\n{what}",
-                     fontsize=PRINT["axes.labelsize"])
-    return figure
-
-
-def _differences(axes, table, values, baseline):
-    axes.axvline(0, color=INK, linewidth=0.6, zorder=0)
-    for row in table.itertuples():
-        seeds = 100 * (values[row.label] - values[baseline]).dropna()
-        axes.plot(seeds, np.full(len(seeds), row.Index + 0.25), ".", markersize=2.5, color="#7F7F7F", zorder=1)
-        clear = row.verdict in ("better", "worse")
-        axes.errorbar(100 * row.difference, row.Index, xerr=100 * _half(row.low, row.high), fmt="o", color=INK,
-                      markerfacecolor=INK if clear else "white", markeredgewidth=0.7, elinewidth=0.8)
-    axes.tick_params(axis="y", length=0)

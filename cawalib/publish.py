@@ -20,15 +20,15 @@ import pandas as pd
 from cawalib import tables
 from cawalib.comparison import per_class, tidy
 from cawalib.config import ConfigError
+from cawalib.figures import across_groups, save
 from cawalib.files import atomic, write_json, write_table
 from cawalib.runs import Run, RunError, code_digest, load_runs
 from cawalib.studies import Study, group_folder, load_study
 
 # figures that show images: only of the built-in data, since real images may not be passed on
 PICTURES = ("class_activation_maps", "qualitative")
-# what groups are compared by side by side, and with what
-SUMMARIES = {"miou": "mIoU", "tail": "tail mIoU (pixels)", "pixel_accuracy": "pixel accuracy"}
-BASELINES = ("cross entropy", "inverse square root")
+# what groups are compared with, side by side
+BASELINES = ("cross entropy", "inverse square root", "CAWA")
 RUN_FILES = ("config.json", "environment.json", "history.csv", "class_weights.csv", "samples.npz", "metrics.json")
 
 
@@ -71,7 +71,7 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
                 copy = target / folder.parent.name / source.relative_to(folder)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, copy)
-    _write_summaries(study, runs, target / "tables")
+    _write_summaries(study, runs, target)
     write_table(target / "runs.csv", runs_table(runs))
     write_table(target / "classes.csv", per_class(runs).round(5))
     main = [f"## {group}\n\n{path.read_text()}" if group != "methods" else path.read_text()
@@ -91,18 +91,29 @@ def _shown(study, runs):
     return folders
 
 
-def _write_summaries(study, runs, folder):
+def _write_summaries(study, runs, target):
     """The groups of a study side by side, as far as they are finished: differences from what they all have."""
-    def finished(group):
-        return sum(run.group == group for run in runs) == sum(len(entry.seeds) for entry in study.group(group))
-
-    groups = [group for group in study.compared if finished(group)]
+    count = Counter((run.group, run.label) for run in runs)
+    finished = {group: {entry.label for entry in study.group(group) if count[group, entry.label] == len(entry.seeds)}
+                for group in ("ablations", *study.compared)}
+    groups = [group for group in study.compared if len(finished[group]) == len(study.group(group))]
+    if len(groups) < 2:
+        return
+    # controls stand among the ablations of the main group and among the methods of others: here, all with the methods
+    controls = finished["ablations"] & set.union(*(finished[group] for group in groups if group != "methods"))
     shared = [run for run in runs if run.group in groups]
-    for baseline in BASELINES:
-        if len(groups) > 1 and all(baseline in [entry.label for entry in study.group(group)] for group in groups):
-            for name, metric in SUMMARIES.items():
-                table = tables.summary_table(shared, baseline, study.split, metric)
-                tables.write_table(table, folder, f"summary_{name}_minus_{baseline.replace(' ', '_')}")
+    shared += [dataclasses.replace(run, group="methods") for run in runs
+               if run.group == "ablations" and run.label in controls and "methods" in groups]
+    baselines = tuple(baseline for baseline in BASELINES if all(baseline in finished[group] for group in groups))
+    for baseline in baselines:
+        for metric in tables.OVERVIEW:
+            name = f"summary_{metric.split(' (')[0]}_minus_{baseline}".replace(" ", "_").lower()
+            tables.write_table(tables.summary_table(shared, baseline, study.split, metric), target / "tables", name)
+    if baselines:
+        tables.write_table(tables.verdict_table(shared, baselines, study.split), target / "tables", "verdicts")
+    if "CAWA" in baselines and len(baselines) > 1:
+        figure = across_groups(shared, "CAWA", baselines[:-1], study.split, tables.OVERVIEW)
+        save(figure, target / "figures", "across_groups")
 
 
 def runs_table(runs: list[Run]) -> pd.DataFrame:

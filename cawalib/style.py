@@ -190,3 +190,16 @@ def _overlap(a, b):
 
 def _outside(box, frame):
     return (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, frame)
+
+
+# ---------------------------------------------------------------- seeds and intervals
+
+def seed_count(counts) -> str:
+    """"3 seeds", or "2 to 3 seeds" where labels differ."""
+    low, high = min(counts), max(counts)
+    return f"{low} seed{'s' * (low != 1)}" if low == high else f"{low} to {high} seeds"
+
+
+def half_widths(low, high):
+    """Half widths for matplotlib's error bars; none where there is no interval."""
+    return np.nan_to_num((np.asarray(high, float) - np.asarray(low, float)) / 2)

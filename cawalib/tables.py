@@ -12,6 +12,7 @@ from cawalib.comparison import GROUPS, check, compare, compare_classes, name_of,
 from cawalib.files import atomic
 from cawalib.runs import Run
 
+OVERVIEW = ("mIoU", "tail mIoU (pixels)", "pixel accuracy")  # all classes, the rare ones, and all pixels
 NOTHING = "–"  # no number, such as the interval of one seed
 
 
@@ -86,8 +87,11 @@ def difference_text(row) -> str:
 
 
 def overview_table(runs: list[Run], baselines: tuple[str, ...], split: str,
-                   metrics=("mIoU", "tail mIoU (pixels)", "pixel accuracy")) -> pd.DataFrame:
+                   metrics=OVERVIEW, shared_seeds: bool = False) -> pd.DataFrame:
     """One row per label: mean ± standard deviation of a few metrics, each with its difference from every baseline.
+
+    Args:
+        shared_seeds: see `comparison.compare`.
 
     Returns:
         Text, in percent; index method; columns "seeds", and per metric its name and "minus <baseline>" for each.
@@ -95,7 +99,7 @@ def overview_table(runs: list[Run], baselines: tuple[str, ...], split: str,
     columns = {}
     for metric in metrics:
         for baseline in baselines:
-            table = compare(runs, baseline, split, [metric]).set_index("label")
+            table = compare(runs, baseline, split, [metric], shared_seeds).set_index("label")
             columns.setdefault("seeds", table["seeds"].astype(str))
             columns.setdefault(metric, table.apply(lambda row: mean_text(row["mean"], row["deviation"]), axis=1))
             columns[f"{metric} minus {baseline}"] = table.apply(
@@ -120,6 +124,30 @@ def summary_table(runs: list[Run], baseline: str, split: str, metric: str = "mIo
                                      else difference_text(row), axis=1)
     labels = dict.fromkeys([baseline] + [name_of(run) for run in runs])
     return pd.DataFrame(columns).reindex(list(labels)).fillna(NOTHING).rename_axis("method")
+
+
+def verdict_table(runs: list[Run], baselines: tuple[str, ...], split: str,
+                  metrics=OVERVIEW) -> pd.DataFrame:
+    """In how many groups of a study a label is better than a baseline, inside the noise, or worse.
+
+    Args:
+        runs: of several groups (data, networks), each with the baselines among its labels.
+
+    Returns:
+        Text such as "3 / 2 / 1" (better / inside the noise / worse); index method, in order of appearance; columns
+        "groups" (how many have the label) and per metric and baseline "<metric> against <baseline>".
+    """
+    groups = list(dict.fromkeys(run.group for run in runs))
+    labels = list(dict.fromkeys(name_of(run) for run in runs))
+    columns = {"groups": [str(len({run.group for run in runs if name_of(run) == label})) for label in labels]}
+    for metric in metrics:
+        for baseline in baselines:
+            verdicts = pd.concat([compare([run for run in runs if run.group == group], baseline, split, [metric])
+                                  for group in groups]).groupby("label")["verdict"].value_counts().unstack(fill_value=0)
+            verdicts = verdicts.reindex(columns=["better", "inside the noise", "worse"], fill_value=0)
+            columns[f"{metric} against {baseline}"] = [
+                "" if label == baseline else " / ".join(map(str, verdicts.loc[label])) for label in labels]
+    return pd.DataFrame(columns, index=pd.Index(labels, name="method"))
 
 
 def per_class_table(runs: list[Run], split: str, measure: str = "iou") -> pd.DataFrame:

@@ -56,8 +56,8 @@ def test_a_class_with_an_empty_union_is_left_out(tmp_path):
 
 def test_per_class_rows(tmp_path):
     table = per_class([make_run(tmp_path, iou=(0.9, 0.7, 0.5, 0.3, 0.1))])
-    assert list(table.columns) == ["label", "seed", "split", "class", "iou", "precision", "recall", "train_pixels",
-                                   "train_images"]
+    assert list(table.columns) == ["label", "group", "seed", "split", "class", "iou", "precision", "recall",
+                                   "train_pixels", "train_images"]
     assert len(table) == 2 * 5
     pole = table[(table["class"] == "vegetation") & (table["split"] == "val")].squeeze()
     assert (pole["iou"], pole["precision"], pole["recall"]) == pytest.approx((0.3, 0.4, 0.35))

@@ -190,14 +190,36 @@ def test_differences_from_a_rival_by_hand(tmp_path):
     assert overview.at["focal", "tail mIoU (pixels) minus focal"] == ""
 
 
+def grouped(root, group, label, tail):
+    made = flat(root / group, label, {"CAWA": "cawa", "focal": "focal"}.get(label, "none"), tail)
+    return [dataclasses.replace(run, group=group) for run in made]
+
+
+def test_one_label_across_groups(tmp_path):
+    runs = []
+    for group, tails in {"big": (0.20, 0.21, 0.25), "small": (0.05, 0.12, 0.16)}.items():
+        runs += grouped(tmp_path, group, "cross entropy", (0.10, 0.11, 0.12)) + grouped(tmp_path, group, "CAWA", tails)
+    # big: differences 10, 10, 13, mean 11 +- 4.3; small: -5, 1, 4, mean 0 +- 11.4
+    figure = figures.across_groups(runs, "CAWA", ("cross entropy",), "test", ("tail mIoU (pixels)", "pixel accuracy"))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["big", "small"]
+    big, small = (container.lines[0] for container in figure.axes[0].containers)
+    assert (big.get_xdata()[0], small.get_xdata()[0]) == pytest.approx((11, 0))
+    assert (big.get_markerfacecolor() == "white", small.get_markerfacecolor() == "white") == (False, True)
+    ends = figure.axes[0].containers[0].lines[2][0].get_segments()[0][:, 0]
+    assert ends == pytest.approx([11 - 4.302653, 11 + 4.302653])
+
+    table = tables.verdict_table(runs, ("cross entropy",), "test", ("tail mIoU (pixels)",))
+    assert table["tail mIoU (pixels) against cross entropy"].to_dict() == {"cross entropy": "", "CAWA": "1 / 1 / 0"}
+    table = tables.verdict_table(runs, ("CAWA",), "test", ("tail mIoU (pixels)",))
+    assert table.loc["cross entropy"].tolist() == ["2", "0 / 1 / 1"]
+
+
 def test_groups_side_by_side(tmp_path):
     runs = []
     for group, labels in {"big": ("cross entropy", "CAWA"), "small": ("cross entropy", "focal")}.items():
         for label in labels:
             gain = 0.05 * (label != "cross entropy")
-            made = flat(tmp_path / group, label, {"CAWA": "cawa", "focal": "focal"}.get(label, "none"),
-                        (0.10 + gain, 0.11 + gain, 0.12 + gain))
-            runs += [dataclasses.replace(run, group=group) for run in made]
+            runs += grouped(tmp_path, group, label, (0.10 + gain, 0.11 + gain, 0.12 + gain))
     table = tables.summary_table(runs, "cross entropy", "test", "tail mIoU (pixels)")
     assert table.columns.tolist() == ["big", "small"] and table.index.tolist() == ["cross entropy", "CAWA", "focal"]
     assert table.loc["cross entropy"].tolist() == ["11.0 ± 1.0"] * 2
@@ -213,6 +235,8 @@ def test_labels_with_fewer_seeds_are_paired_on_those_they_have(tmp_path):
     table = tables.main_table(runs, "CAWA", "test", shared_seeds=True)
     assert table.at[("tau 0.3", "minus CAWA"), "tail mIoU (pixels)"] == "−10.0 [−10.0, −10.0]*"
     assert table["seeds"].tolist() == ["3", "2", ""]
+    overview = tables.overview_table(runs, ("CAWA",), "test", shared_seeds=True)
+    assert overview.at["tau 0.3", "tail mIoU (pixels) minus CAWA"] == "−10.0 [−10.0, −10.0]*"
 
 
 def test_precision_and_recall_per_class(tmp_path):

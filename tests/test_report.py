@@ -208,3 +208,44 @@ def test_groups_with_a_target_of_their_own(tmp_path, monkeypatch, capsys):
     assert not list(Path("target").rglob("*minus_inverse_square_root*"))  # no group has that
     assert Path("target/figures/net-b/training_curves.png").read_text() == "of the second"
     assert not Path("target/figures/net-b/qualitative.png").exists() and not list(Path("target").rglob("samples.npz"))
+
+
+CONTROLS = """
+common: {dataset: camvid}
+seeds: [0, 1]
+labels: &labels
+  cross entropy: {method: none}
+  CAWA: {method: cawa}
+controls: &controls
+  CAWA, shuffled: {method: cawa, score_source: shuffled}
+groups:
+  methods: *labels
+  ablations:
+    <<: *controls
+    tau 0.3: {method: cawa, pseudo_mask_threshold: 0.3}
+  smaller: {<<: [*controls, *labels], common: {image_width: 64}}
+  empty: {<<: *labels, common: {image_width: 96}}
+"""
+
+
+def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("workflow/grids").mkdir(parents=True)
+    Path("workflow/grids/control.yaml").write_text(CONTROLS)
+    study = load_study("workflow/grids/control.yaml")
+    for entry, config in study.configs():
+        if entry.group != "empty":
+            level = {"cross entropy": 0.3, "CAWA": 0.5, "CAWA, shuffled": 0.2, "tau 0.3": 0.4}[entry.label]
+            made = make_run("outputs", seed=config.seed, iou=np.full(5, level), code=runs.code_digest(), **entry.settings)
+            edit(made.folder / "environment.json", device="CPU, 1 thread", commit="c" * 40, python="3.11", packages={},
+                 duration_seconds=60, peak_memory_bytes=2**30)
+    publish.publish(study, "target", unfinished=True)
+    table = pd.read_csv("target/tables/summary_miou_minus_cawa.csv").set_index("method")
+    assert table.columns.tolist() == ["methods", "smaller"]  # not the group that lacks its runs
+    assert table.loc["CAWA, shuffled"].tolist() == ["−30.0 [−30.0, −30.0]*"] * 2 and "tau 0.3" not in table.index
+    verdicts = pd.read_csv("target/tables/verdicts.csv").set_index("method")
+    assert verdicts.loc["CAWA", "mIoU against cross entropy"] == "2 / 0 / 0"
+    assert verdicts.loc["CAWA, shuffled", "mIoU against CAWA"] == "0 / 0 / 2"
+    assert Path("target/figures/across_groups.png").is_file()
+    classes = pd.read_csv("target/classes.csv")
+    assert not classes.duplicated(["group", "label", "seed", "split", "class"]).any()
