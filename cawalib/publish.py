@@ -112,6 +112,9 @@ def _write_summaries(study, runs, target):
     if baselines:
         tables.write_table(tables.verdict_table(shared, baselines, study.split), target / "tables", "verdicts")
     if "CAWA" in baselines and len(baselines) > 1:
+        ours = [run for run in shared if run.config.method == "cawa"]
+        parts = {metric: tables.summary_table(ours, "CAWA", study.split, metric) for metric in tables.OVERVIEW}
+        tables.write_table(pd.concat(parts, names=["metric"]), target / "tables", "controls")
         figure = across_groups(shared, "CAWA", baselines[:-1], study.split, tables.OVERVIEW)
         save(figure, target / "figures", "across_groups")
 

@@ -68,8 +68,8 @@ def load_study(path, **overrides) -> Study:
 
     Args:
         path: YAML file, keys `common` (dict), `seeds` (list of int), `groups` (group -> label -> settings);
-            a label's settings may hold their own `seeds`. A group may hold its own `common` settings and a
-            `target` (see `Study`), a file the `split` to report.
+            a label's settings may hold their own `seeds`. A group may hold its own `common` settings, `seeds` among
+            them, and a `target` (see `Study`), a file the `split` to report.
         overrides: settings put over every run's, such as `data_root`.
 
     Raises:
@@ -86,11 +86,12 @@ def load_study(path, **overrides) -> Study:
     for group, labels in table["groups"].items():
         labels = dict(labels)
         common = table["common"] | labels.pop("common", {})
+        group_seeds = common.pop("seeds", table["seeds"])
         if "target" in labels:
             targets[group] = labels.pop("target")
         for label, settings in labels.items():
             settings = dict(settings or {})
-            seeds = tuple(settings.pop("seeds", table["seeds"]))
+            seeds = tuple(settings.pop("seeds", group_seeds))
             entries.append(Entry(label, group, common | settings | overrides, seeds))
     study = Study(path.stem, tuple(entries), table.get("split", "test"), targets)
     _check_labels(path, study)

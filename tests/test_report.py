@@ -236,7 +236,8 @@ def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_pat
     for entry, config in study.configs():
         if entry.group != "empty":
             level = {"cross entropy": 0.3, "CAWA": 0.5, "CAWA, shuffled": 0.2, "tau 0.3": 0.4}[entry.label]
-            made = make_run("outputs", seed=config.seed, iou=np.full(5, level), code=runs.code_digest(), **entry.settings)
+            made = make_run("outputs", seed=config.seed, iou=np.full(5, level), code=runs.code_digest(),
+                            **entry.settings)
             edit(made.folder / "environment.json", device="CPU, 1 thread", commit="c" * 40, python="3.11", packages={},
                  duration_seconds=60, peak_memory_bytes=2**30)
     publish.publish(study, "target", unfinished=True)
@@ -246,6 +247,9 @@ def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_pat
     verdicts = pd.read_csv("target/tables/verdicts.csv").set_index("method")
     assert verdicts.loc["CAWA", "mIoU against cross entropy"] == "2 / 0 / 0"
     assert verdicts.loc["CAWA, shuffled", "mIoU against CAWA"] == "0 / 0 / 2"
+    controls = pd.read_csv("target/tables/controls.csv").set_index(["metric", "method"])
+    assert controls.loc[("tail mIoU (pixels)", "CAWA, shuffled"), "smaller"] == "−30.0 [−30.0, −30.0]*"
+    assert set(controls.index.get_level_values("method")) == {"CAWA", "CAWA, shuffled"}
     assert Path("target/figures/across_groups.png").is_file()
     classes = pd.read_csv("target/classes.csv")
     assert not classes.duplicated(["group", "label", "seed", "split", "class"]).any()
