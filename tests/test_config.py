@@ -88,12 +88,13 @@ some: &some
 groups:
   A+ 1:
     <<: *some
-    common: {epochs: 7, batch_size: 4}
+    common: {epochs: 7, batch_size: 4, seeds: [5]}
     target: {miou: 0.5, source: somebody}
   ablations:
     other: {method: none, epochs: 4}"""))
     study = load_study(path)
     found = {(entry.group, entry.label): (config.epochs, config.batch_size) for entry, config in study.configs()}
+    assert [entry.seeds for entry in study.entries] == [(5,), (0, 1), (0, 1), (4,)]
     assert found["A+ 1", "plain"] == (7, 4) and found["methods", "plain"] == (3, 8)
     assert study.compared == ["A+ 1", "methods"] and study.split == "val"
     assert study.targets == {"A+ 1": {"miou": 0.5, "source": "somebody"}}
