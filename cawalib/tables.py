@@ -175,14 +175,19 @@ def per_class_table(runs: list[Run], split: str, measure: str = "iou") -> pd.Dat
 
 
 def final_weights(runs: list[Run]) -> pd.DataFrame:
-    """The last weight of every class (mean over seeds), per label; weights average 1, most training pixels first."""
+    """The last weight of every class, mean over seeds; weights average 1.
+
+    Returns:
+        Text with two decimals; index method, a column per class, most training pixels first.
+    """
     columns = {}
     for run in runs:
         last = run.class_weights[run.class_weights["update"] == run.class_weights["update"].max()]
         columns.setdefault(name_of(run), []).append(last.set_index("class")["weight"])
     order = np.argsort([-pixels for pixels in runs[0].metrics["train_pixels"]], kind="stable")
     names = pd.Index([runs[0].metrics["classes"][index] for index in order], name="class")
-    return pd.DataFrame({label: sum(seeds) / len(seeds) for label, seeds in columns.items()}).loc[names].round(2)
+    means = pd.DataFrame({label: sum(seeds) / len(seeds) for label, seeds in columns.items()}).loc[names]
+    return means.T.rename_axis("method").map("{:.2f}".format)
 
 
 def weights_over_thirds(runs: list[Run]) -> pd.DataFrame:

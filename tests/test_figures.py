@@ -260,6 +260,17 @@ def test_weights_over_thirds_by_hand(tmp_path):
     assert table.index[-1] == "learning rate" and table.iloc[-1, 0].startswith(f"{runs[0].config.learning_rate:.4f} to")
 
 
+def test_final_weights_by_hand(tmp_path):
+    runs = flat(tmp_path, "CAWA", "cawa", (0.20, 0.21))
+    for run, weight in zip(runs, (0.5, 1.5), strict=True):
+        table = run.class_weights
+        last = table["update"] == table["update"].max()
+        table.loc[last & (table["class"] == "road"), "weight"] = weight
+    table = tables.final_weights(runs)
+    assert table.columns.tolist() == runs[0].metrics["classes"] and table.index.tolist() == ["CAWA"]
+    assert table.at["CAWA", "road"] == "1.00"
+
+
 def test_settings_are_chosen_by_their_mean(tmp_path):
     runs = flat(tmp_path, "focal", "focal", (0.10, 0.11, 0.12)) + flat(tmp_path, "Dice", "dice", (0.1, 0.2, 0.3))
     runs += [make_run(tmp_path, "focal, gamma 3", seed, (0.9, 0.7, 0.5, 0.3, 0.2), method="focal", focal_gamma=3.0)
