@@ -144,11 +144,12 @@ def _thinned(updates, most=400):
 def training_curves(runs: list[Run]) -> Figure:
     """Training loss and validation mIoU over the epochs, per label: mean over seeds, band from smallest to largest.
 
+    More than eight labels have no bands: they would cover each other.
     Losses of different methods are different quantities: only each curve's course says something.
     """
     check(runs)
     styles = label_styles(runs)
-    legend_rows = -(-len(styles) // 4)
+    banded, legend_rows = len(styles) <= 8, -(-len(styles) // 4)
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2 + 0.15 * legend_rows), sharex=True, layout="constrained")
     for label, style in styles.items():
         histories = pd.concat([run.history for run in runs if name_of(run) == label])
@@ -156,10 +157,11 @@ def training_curves(runs: list[Run]) -> Figure:
             curve = scale * histories.groupby("epoch")[column].agg(["mean", "min", "max"]).dropna()
             axes.plot(curve.index, curve["mean"], color=style.colour, linestyle=style.line, label=label,
                       marker=style.marker, markevery=max(1, len(curve) // 6), zorder=3 if style.marker == "o" else 2)
-            axes.fill_between(curve.index, curve["min"], curve["max"], color=style.colour, alpha=0.15, linewidth=0)
+            if banded:
+                axes.fill_between(curve.index, curve["min"], curve["max"], color=style.colour, alpha=0.15, linewidth=0)
     seeds = [sum(name_of(run) == label for run in runs) for label in styles]
     for axes in panels:
-        axes.set_xlabel(f"epoch (mean of {seed_count(seeds)}, band: min to max)" if max(seeds) > 1
+        axes.set_xlabel(f"epoch (mean of {seed_count(seeds)}{', band: min to max' * banded})" if max(seeds) > 1
                         else "epoch (1 seed)")
     panels[0].set_ylabel("training loss (each method's own)")
     panels[1].set_ylabel("validation mIoU (%)")
