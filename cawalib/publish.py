@@ -29,6 +29,7 @@ from cawalib.studies import Study, group_folder, load_study
 PICTURES = ("class_activation_maps", "qualitative")
 # what groups are compared with, side by side
 BASELINES = ("cross entropy", "inverse square root", "CAWA")
+EVIDENCE = ("evidence-settings", "evidence-options", "evidence")  # the studies of `make evidence`
 RUN_FILES = ("config.json", "environment.json", "history.csv", "class_weights.csv", "samples.npz", "metrics.json")
 
 
@@ -91,32 +92,44 @@ def _shown(study, runs):
     return folders
 
 
-def _write_summaries(study, runs, target):
-    """The groups of a study side by side, as far as they are finished: differences from what they all have."""
+def _side_by_side(study, runs):
+    """The runs of the finished groups of a study, and the baselines that all of these have.
+
+    The main group goes by the name of its dataset here. Its controls stand among the ablations, those of other groups
+    among their methods: in what is returned, all are with the methods.
+    """
     count = Counter((run.group, run.label) for run in runs)
     finished = {group: {entry.label for entry in study.group(group) if count[group, entry.label] == len(entry.seeds)}
                 for group in ("ablations", *study.compared)}
     groups = [group for group in study.compared if len(finished[group]) == len(study.group(group))]
-    if len(groups) < 2:
+    elsewhere = set().union(*(finished[group] for group in groups if group != "methods"))
+    shared = []
+    for run in runs:
+        if run.group == "methods" or (run.group == "ablations" and run.label in finished["ablations"] & elsewhere):
+            if "methods" in groups:
+                shared.append(dataclasses.replace(run, group=run.config.dataset))
+        elif run.group in groups:
+            shared.append(run)
+    return shared, tuple(label for label in BASELINES if groups and all(label in finished[group] for group in groups))
+
+
+def _write_summaries(study, runs, target):
+    """The groups of a study in one table each, as far as they are finished: differences from what they all have."""
+    shared, baselines = _side_by_side(study, runs)
+    if len({run.group for run in shared}) < 2 or not baselines:
         return
-    # controls stand among the ablations of the main group and among the methods of others: here, all with the methods
-    controls = finished["ablations"] & set.union(*(finished[group] for group in groups if group != "methods"))
-    shared = [run for run in runs if run.group in groups]
-    shared += [dataclasses.replace(run, group="methods") for run in runs
-               if run.group == "ablations" and run.label in controls and "methods" in groups]
-    baselines = tuple(baseline for baseline in BASELINES if all(baseline in finished[group] for group in groups))
+    folder = target / "tables"
     for baseline in baselines:
         for metric in tables.OVERVIEW:
             name = f"summary_{metric.split(' (')[0]}_minus_{baseline}".replace(" ", "_").lower()
-            tables.write_table(tables.summary_table(shared, baseline, study.split, metric), target / "tables", name)
-    if baselines:
-        tables.write_table(tables.verdict_table(shared, baselines, study.split), target / "tables", "verdicts")
+            tables.write_table(tables.summary_table(shared, baseline, study.split, metric), folder, name)
+    tables.write_table(tables.verdict_table(shared, baselines, study.split), folder, "verdicts")
     if "CAWA" in baselines and len(baselines) > 1:
         ours = [run for run in shared if run.config.method == "cawa"]
         parts = {metric: tables.summary_table(ours, "CAWA", study.split, metric) for metric in tables.OVERVIEW}
-        tables.write_table(pd.concat(parts, names=["metric"]), target / "tables", "controls")
-        figure = across_groups(shared, "CAWA", baselines[:-1], study.split, tables.OVERVIEW)
-        save(figure, target / "figures", "across_groups")
+        tables.write_table(pd.concat(parts, names=["metric"]), folder, "controls")
+        rivals = tuple(label for label in baselines if label != "CAWA")
+        save(across_groups(shared, "CAWA", rivals, study.split, tables.OVERVIEW), target / "figures", "across_groups")
 
 
 def runs_table(runs: list[Run]) -> pd.DataFrame:
@@ -227,8 +240,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--unfinished", action="store_true", help="take the runs that are there")
     parser.add_argument("--restore", action="store_true", help="the other way round: published runs to the outputs")
     options = parser.parse_args(arguments)
-    command = {"demo": "make paper", "evidence": "make evidence", "evidence-settings": "make evidence",
-               "evidence-options": "make evidence"}.get(
+    command = {"demo": "make paper", **dict.fromkeys(EVIDENCE, "make evidence")}.get(
         options.study,
         f"snakemake --snakefile workflow/Snakefile --cores 2 --config study={options.study} data_root=...")
     try:
