@@ -92,6 +92,15 @@ def _shown(study, runs):
     return folders
 
 
+def _with_a_baseline_of_its_own(study):
+    """The compared groups but those that begin with an earlier group's runs: more methods, not another data set."""
+    groups = {}
+    for group in study.compared:
+        baseline = study.group(group)[0]
+        groups.setdefault(baseline.config(baseline.seeds[0]).folder, group)
+    return list(groups.values())
+
+
 def _side_by_side(study, runs):
     """The runs of the finished groups of a study, and the baselines that all of these have.
 
@@ -101,7 +110,7 @@ def _side_by_side(study, runs):
     count = Counter((run.group, run.label) for run in runs)
     finished = {group: {entry.label for entry in study.group(group) if count[group, entry.label] == len(entry.seeds)}
                 for group in ("ablations", *study.compared)}
-    groups = [group for group in study.compared if len(finished[group]) == len(study.group(group))]
+    groups = [group for group in _with_a_baseline_of_its_own(study) if len(finished[group]) == len(study.group(group))]
     elsewhere = set().union(*(finished[group] for group in groups if group != "methods"))
     shared = []
     for run in runs:
