@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cawalib.comparison import (
     GROUPS,
@@ -32,6 +32,7 @@ from cawalib.runs import Run
 from cawalib.style import (
     COLUMN,
     INK,
+    METHOD_STYLES,
     PAGE,
     PALE,
     PRINT,
@@ -144,16 +145,20 @@ def _thinned(updates, most=400):
 def training_curves(runs: list[Run]) -> Figure:
     """Training loss and validation mIoU over the epochs, per label: mean over seeds, band from smallest to largest.
 
-    More than eight labels have no bands: they would cover each other.
+    More than eight labels have no bands: they would cover each other. Runs that were validated once, at their end, have
+    no curve of it, and so no second panel.
     Losses of different methods are different quantities: only each curve's course says something.
     """
     check(runs)
     styles = label_styles(runs)
     banded, legend_rows = len(styles) <= 8, -(-len(styles) // 4)
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2 + 0.15 * legend_rows), sharex=True, layout="constrained")
+    count = 2 if any(run.history["val_miou"].count() > 1 for run in runs) else 1
+    figure, panels = plt.subplots(1, count, figsize=(PAGE, 2 + 0.15 * legend_rows), sharex=True, squeeze=False,
+                                  layout="constrained")
+    panels = panels[0]
     for label, style in styles.items():
         histories = pd.concat([run.history for run in runs if name_of(run) == label])
-        for axes, column, scale in zip(panels, ("train_loss", "val_miou"), (1, 100), strict=True):
+        for axes, column, scale in zip(panels, ("train_loss", "val_miou"), (1, 100), strict=False):
             curve = scale * histories.groupby("epoch")[column].agg(["mean", "min", "max"]).dropna()
             axes.plot(curve.index, curve["mean"], color=style.colour, linestyle=style.line, label=label,
                       marker=style.marker, markevery=max(1, len(curve) // 6), zorder=3 if style.marker == "o" else 2)
@@ -163,8 +168,8 @@ def training_curves(runs: list[Run]) -> Figure:
     for axes in panels:
         axes.set_xlabel(f"epoch (mean of {seed_count(seeds)}{', band: min to max' * banded})" if max(seeds) > 1
                         else "epoch (1 seed)")
-    panels[0].set_ylabel("training loss (each method's own)")
-    panels[1].set_ylabel("validation mIoU (%)")
+    for axes, name in zip(panels, ("training loss (each method's own)", "validation mIoU (%)"), strict=False):
+        axes.set_ylabel(name)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(styles)))
     return figure
 
@@ -200,7 +205,10 @@ def gain_against_frequency(runs: list[Run], label: str, baseline: str, split: st
                       markerfacecolor=colour if row.verdict in ("better", "worse") else "white")
     axes.set_xscale("log")
     axes.margins(x=0.16, y=0.16)  # room for the names
+    wide = table["share"].max() > 30 * table["share"].min()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     pairs = int(table["pairs"].max()) if len(table) else 0
     what = f"dot and line: mean and 95 % interval, {pairs} seeds" if pairs > 1 else "1 seed, no interval"
     axes.set_xlabel(f"share of training pixels (%)\n{what}")
@@ -222,7 +230,8 @@ def _named_points(table):
 def group_bars(runs: list[Run], split: str, by: str = "pixels") -> Figure:
     """Head, body and tail mIoU per label: bar for the mean, line for its 95 % interval, a dot per seed.
 
-    The intervals are of each mean alone; paired differences are sharper (see the tables).
+    The intervals are of each mean alone; paired differences are sharper (see the tables). Above eight labels colours
+    would repeat, so that only CAWA has its own.
 
     Args:
         by: "pixels" or "images", the frequency that the groups are made by.
@@ -237,7 +246,9 @@ def group_bars(runs: list[Run], split: str, by: str = "pixels") -> Figure:
         for row, (label, style) in enumerate(styles.items()):
             values = part.loc[part["label"] == label, "value"].dropna()
             mean, half = interval(values)
-            axes.barh(row, mean, height=0.72, color=style.colour, alpha=0.75, linewidth=0)
+            own = len(styles) <= 8 or style == METHOD_STYLES["cawa"]
+            colour = style.colour if own else METHOD_STYLES["none"].colour
+            axes.barh(row, mean, height=0.72, color=colour, alpha=0.75, linewidth=0)
             axes.errorbar(mean, row, xerr=np.nan_to_num(half), fmt="none", ecolor=INK, elinewidth=0.8, capsize=1.5)
             axes.plot(values, np.full(len(values), row), "o", markersize=2.2, markerfacecolor="white",
                       markeredgecolor=INK, markeredgewidth=0.4)

@@ -97,6 +97,33 @@ def test_classes_without_pixels_or_unions_are_drawn_as_none(tmp_path):
     assert words(figures.class_frequencies(run.statistics, run.metrics["palette"])).count("none") == 2
 
 
+def test_shares_within_a_decade_are_plain_numbers(tmp_path):
+    runs = [make_run(tmp_path, "cross entropy", method="none"), make_run(tmp_path)]
+    for run in runs:
+        run.metrics["train_pixels"] = [250, 230, 120, 60, 30]
+    axes = figures.gain_against_frequency(runs, "CAWA", "cross entropy", "val").axes[0]
+    low, high = axes.get_xlim()
+    shown = [text.get_text() for text in axes.get_xticklabels(which="both") if low <= text.get_position()[0] <= high]
+    assert [text for text in shown if text] == ["5", "10", "20", "50"]
+
+
+def test_one_validation_is_no_curve(tmp_path):
+    run = make_run(tmp_path)
+    assert len(figures.training_curves([run]).axes) == 2
+    run.history.loc[run.history.index[:-1], "val_miou"] = np.nan
+    alone = figures.training_curves([run])
+    assert len(alone.axes) == 1 and "training loss" in words(alone)
+
+
+def test_above_eight_labels_only_cawa_has_a_colour(tmp_path):
+    labels = ["CAWA", *(f"focal {i}" for i in range(8))]
+    runs = [make_run(tmp_path, label, focal_gamma=i, method="cawa" if label == "CAWA" else "focal")
+            for i, label in enumerate(labels, start=2)]
+    bars = figures.group_bars(runs, "val").axes[0].patches
+    assert len({bar.get_facecolor() for bar in bars}) == 2
+    assert len({bar.get_facecolor() for bar in figures.group_bars(runs[:8], "val").axes[0].patches}) > 6
+
+
 def test_refusals(study, tmp_path):
     with pytest.raises(ComparisonError, match="image 9"):
         figures.map_overlays(study[0], image=9)

@@ -23,8 +23,8 @@ def dry_run(tmp_path, *words):
 @pytest.mark.parametrize("study, groups, ablations", [
     ("demo", ["methods"], 1), ("camvid-first", ["methods"], 0), ("evidence-settings", ["methods"], 0),
     ("evidence-options", ["methods", "streets-100"], 0),
-    ("evidence", ["methods", "camvid-chosen-settings", "camvid-mobilenetv2", "cityscapes-256", "streets-10", "streets-100",
-                  "streets-1000"], 1),
+    ("evidence", ["methods", "camvid-chosen-settings", "camvid-mobilenetv2", "cityscapes-256",
+                  "streets-10", "streets-100", "streets-1000"], 1),
     ("cityscapes", ["deeplabv3--r18", "deeplabv3--r50", "segformer-b0"], 0),
     ("ade20k", ["deeplabv3--r18", "deeplabv3--r50", "segformer-b0"], 0),
     ("cocostuff", ["deeplabv3--r18", "deeplabv3--r50", "segformer-b0"], 0),
