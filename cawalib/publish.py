@@ -134,9 +134,9 @@ def _write_summaries(study, runs, target):
             tables.write_table(tables.summary_table(shared, baseline, study.split, metric), folder, name)
     tables.write_table(tables.verdict_table(shared, baselines, study.split), folder, "verdicts")
     if "CAWA" in baselines and len(baselines) > 1:
-        ours = [run for run in shared if run.config.method == "cawa"]
+        ours = [run for run in shared if run.config.method.startswith("cawa")]
         parts = {metric: tables.summary_table(ours, "CAWA", study.split, metric) for metric in tables.OVERVIEW}
-        tables.write_table(pd.concat(parts, names=["metric"]), folder, "controls")
+        tables.write_table(pd.concat(parts, names=["metric"]), folder, "variants")
         rivals = tuple(label for label in baselines if label != "CAWA")
         save(across_groups(shared, "CAWA", rivals, study.split, tables.OVERVIEW), target / "figures", "across_groups")
 

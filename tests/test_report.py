@@ -248,9 +248,9 @@ def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_pat
     verdicts = pd.read_csv("target/tables/verdicts.csv").set_index("method")
     assert verdicts.loc["CAWA", "mIoU against cross entropy"] == "2 / 0 / 0"
     assert verdicts.loc["CAWA, shuffled", "mIoU against CAWA"] == "0 / 0 / 2"
-    controls = pd.read_csv("target/tables/controls.csv").set_index(["metric", "method"])
-    assert controls.loc[("tail mIoU (pixels)", "CAWA, shuffled"), "smaller"] == "−30.0 [−30.0, −30.0]*"
-    assert set(controls.index.get_level_values("method")) == {"CAWA", "CAWA, shuffled"}
+    variants = pd.read_csv("target/tables/variants.csv").set_index(["metric", "method"])
+    assert variants.loc[("tail mIoU (pixels)", "CAWA, shuffled"), "smaller"] == "−30.0 [−30.0, −30.0]*"
+    assert set(variants.index.get_level_values("method")) == {"CAWA", "CAWA, shuffled"}
     assert Path("target/figures/across_groups.png").is_file()
     classes = pd.read_csv("target/classes.csv")
     assert not classes.duplicated(["group", "label", "seed", "split", "class"]).any()
