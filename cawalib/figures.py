@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from cawalib.comparison import (
     GROUPS,
@@ -166,6 +166,7 @@ def training_curves(runs: list[Run]) -> Figure:
                 axes.fill_between(curve.index, curve["min"], curve["max"], color=style.colour, alpha=0.15, linewidth=0)
     seeds = [sum(name_of(run) == label for run in runs) for label in styles]
     for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(f"epoch (mean of {seed_count(seeds)}{', band: min to max' * banded})" if max(seeds) > 1
                         else "epoch (1 seed)")
     for axes, name in zip(panels, ("training loss (each method's own)", "validation mIoU (%)"), strict=False):
