@@ -216,6 +216,7 @@ seeds: [0, 1]
 labels: &labels
   cross entropy: {method: none}
   CAWA: {method: cawa}
+  CAWA + Dice: {method: cawa_dice}
 controls: &controls
   CAWA, shuffled: {method: cawa, score_source: shuffled}
 groups:
@@ -236,7 +237,8 @@ def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_pat
     study = load_study("workflow/grids/control.yaml")
     for entry, config in study.configs():
         if entry.group != "empty":
-            level = {"cross entropy": 0.3, "CAWA": 0.5, "CAWA, shuffled": 0.2, "tau 0.3": 0.4}[entry.label]
+            levels = {"cross entropy": 0.3, "CAWA": 0.5, "CAWA + Dice": 0.6, "CAWA, shuffled": 0.2, "tau 0.3": 0.4}
+            level = levels[entry.label]
             made = make_run("outputs", seed=config.seed, iou=np.full(5, level), code=runs.code_digest(),
                             **entry.settings)
             edit(made.folder / "environment.json", device="CPU, 1 thread", commit="c" * 40, python="3.11", packages={},
@@ -250,7 +252,7 @@ def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_pat
     assert verdicts.loc["CAWA, shuffled", "mIoU against CAWA"] == "0 / 0 / 2"
     variants = pd.read_csv("target/tables/variants.csv").set_index(["metric", "method"])
     assert variants.loc[("tail mIoU (pixels)", "CAWA, shuffled"), "smaller"] == "−30.0 [−30.0, −30.0]*"
-    assert set(variants.index.get_level_values("method")) == {"CAWA", "CAWA, shuffled"}
+    assert set(variants.index.get_level_values("method")) == {"CAWA", "CAWA + Dice", "CAWA, shuffled"}
     assert Path("target/figures/across_groups.png").is_file()
     classes = pd.read_csv("target/classes.csv")
     assert not classes.duplicated(["group", "label", "seed", "split", "class"]).any()
