@@ -5,11 +5,10 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from cawalib.datasets.statistics import ClassStatistics
-from cawalib.style import COLUMN, INK, PAGE, PALE, in_print_style
+from cawalib.style import COLUMN, INK, PAGE, PALE, in_print_style, plain_log_ticks
 
 GROUP_MARKERS = {"head": "o", "body": "s", "tail": "^"}
 ROWS = 54  # so many names have room one below the other
@@ -105,9 +104,7 @@ def _log_percent(axes, shares, ticks):
     seen = shares[shares > 0]
     axes.set_xscale("log")
     axes.set_xlim(seen.min() / 2 if len(seen) else 0.01, 140)
-    axes.xaxis.set_major_locator(LogLocator(numticks=ticks))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    plain_log_ticks(axes.xaxis, numticks=ticks)
 
 
 def _image_counts(axes, counts, size=7):

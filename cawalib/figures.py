@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from cawalib.comparison import (
     GROUPS,
@@ -41,6 +41,7 @@ from cawalib.style import (
     label_line_ends,
     label_points,
     label_styles,
+    plain_log_ticks,
     run_colours,
     seed_count,
 )
@@ -48,6 +49,7 @@ from cawalib.style import (
 __all__ = ["across_groups", "class_frequencies", "co_occurrence", "difference_bars", "gain_against_frequency",
            "group_bars", "map_overlays", "qualitative", "rarest_samples", "save", "training_curves",
            "weight_trajectories"]
+DISTINCT = 8  # above so many labels, colours repeat and bands cover each other
 MANY = 20  # above so many classes, only the tail is named
 
 
@@ -131,8 +133,7 @@ def _scale_trajectories(axes, column, last):
     axes.set_yscale("log", base=2)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.5), max(high, 2))
-    axes.yaxis.set_major_locator(LogLocator(base=2))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plain_log_ticks(axes.yaxis, base=2)
     axes.axhline(1, color=INK, linewidth=0.4, zorder=1.5)  # above the grey rest
 
 
@@ -151,25 +152,26 @@ def training_curves(runs: list[Run]) -> Figure:
     """
     check(runs)
     styles = label_styles(runs)
-    banded, legend_rows = len(styles) <= 8, -(-len(styles) // 4)
-    count = 2 if any(run.history["val_miou"].count() > 1 for run in runs) else 1
-    figure, panels = plt.subplots(1, count, figsize=(PAGE, 2 + 0.15 * legend_rows), sharex=True, squeeze=False,
+    banded, legend_rows = len(styles) <= DISTINCT, -(-len(styles) // 4)
+    shown = [("train_loss", 1, "training loss (each method's own)")]
+    if any(run.history["val_miou"].count() > 1 for run in runs):
+        shown.append(("val_miou", 100, "validation mIoU (%)"))
+    figure, panels = plt.subplots(1, len(shown), figsize=(PAGE, 2 + 0.15 * legend_rows), sharex=True, squeeze=False,
                                   layout="constrained")
     panels = panels[0]
     for label, style in styles.items():
         histories = pd.concat([run.history for run in runs if name_of(run) == label])
-        for axes, column, scale in zip(panels, ("train_loss", "val_miou"), (1, 100), strict=False):
+        for axes, (column, scale, _) in zip(panels, shown, strict=True):
             curve = scale * histories.groupby("epoch")[column].agg(["mean", "min", "max"]).dropna()
             axes.plot(curve.index, curve["mean"], color=style.colour, linestyle=style.line, label=label,
                       marker=style.marker, markevery=max(1, len(curve) // 6), zorder=3 if style.marker == "o" else 2)
             if banded:
                 axes.fill_between(curve.index, curve["min"], curve["max"], color=style.colour, alpha=0.15, linewidth=0)
     seeds = [sum(name_of(run) == label for run in runs) for label in styles]
-    for axes in panels:
+    for axes, (_, _, name) in zip(panels, shown, strict=True):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(f"epoch (mean of {seed_count(seeds)}{', band: min to max' * banded})" if max(seeds) > 1
                         else "epoch (1 seed)")
-    for axes, name in zip(panels, ("training loss (each method's own)", "validation mIoU (%)"), strict=False):
         axes.set_ylabel(name)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(styles)))
     return figure
@@ -207,9 +209,7 @@ def gain_against_frequency(runs: list[Run], label: str, baseline: str, split: st
     axes.set_xscale("log")
     axes.margins(x=0.16, y=0.16)  # room for the names
     wide = table["share"].max() > 30 * table["share"].min()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    plain_log_ticks(axes.xaxis, subs=(1,) if wide else (1, 2, 5))
     pairs = int(table["pairs"].max()) if len(table) else 0
     what = f"dot and line: mean and 95 % interval, {pairs} seeds" if pairs > 1 else "1 seed, no interval"
     axes.set_xlabel(f"share of training pixels (%)\n{what}")
@@ -247,7 +247,7 @@ def group_bars(runs: list[Run], split: str, by: str = "pixels") -> Figure:
         for row, (label, style) in enumerate(styles.items()):
             values = part.loc[part["label"] == label, "value"].dropna()
             mean, half = interval(values)
-            own = len(styles) <= 8 or style == METHOD_STYLES["cawa"]
+            own = len(styles) <= DISTINCT or style == METHOD_STYLES["cawa"]
             colour = style.colour if own else METHOD_STYLES["none"].colour
             axes.barh(row, mean, height=0.72, color=colour, alpha=0.75, linewidth=0)
             axes.errorbar(mean, row, xerr=np.nan_to_num(half), fmt="none", ecolor=INK, elinewidth=0.8, capsize=1.5)

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy.optimize import isotonic_regression
 
 from cawalib.comparison import name_of
@@ -193,6 +194,18 @@ def _outside(box, frame):
 
 
 # ---------------------------------------------------------------- seeds and intervals
+
+def plain_log_ticks(axis, **locator) -> None:
+    """Ticks of a logarithmic axis as plain numbers, such as 0.1 and 20, and none between them with a name.
+
+    Args:
+        axis: the x or y axis of axes whose scale is logarithmic.
+        locator: what `matplotlib.ticker.LogLocator` takes.
+    """
+    axis.set_major_locator(LogLocator(**locator))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
 
 def seed_count(counts) -> str:
     """"3 seeds", or "2 to 3 seeds" where labels differ."""
