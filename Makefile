@@ -35,12 +35,12 @@ paper: setup
 # was made by other code is trained (all of it: about 15 hours on two cores). It needs data/CamVid and data/cityscapes-256.
 evidence: setup offline-weights
 	for study in evidence-settings evidence-options evidence; do \
-	  $(BIN)/python -m cawalib.publish $$study outputs/reference/$$study --restore && \
+	  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study --restore && \
 	  $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
 	    --config study=$$study && \
-	  $(BIN)/python -m cawalib.publish $$study outputs/reference/$$study || exit 1; \
+	  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study || exit 1; \
 	done
-	$(BIN)/python -m cawalib.pages
+	$(BIN)/python -m cawalib.results.pages
 
 test: setup
 	$(BIN)/python -m pytest -q --nbval-lax tests notebooks

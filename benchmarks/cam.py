@@ -16,8 +16,8 @@ from common import machine, measure, median_ms, our_step, percent, prepare, rand
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 
-from cawalib.cam import class_activation_maps, find_layer, layer_activation_maps
-from cawalib.config import RunConfig
+from cawalib.method import class_activation_maps, find_layer, layer_activation_maps
+from cawalib.runs import RunConfig
 
 LAYERS = {"decoder output": "decoder", "ASPP": "body.decoder.aspp", "encoder output": "body.encoder.features.18"}
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from cawalib.config import RunConfig
 from cawalib.datasets import SegmentationDataset
+from cawalib.runs import RunConfig
 from cawalib.training import Training, build_accelerator, set_up, training_step
 
 

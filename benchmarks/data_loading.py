@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from cawalib.config import RunConfig
 from cawalib.datasets import FILE_DATASETS, list_datasets, prepared
-from cawalib.transforms import TrainingImages
+from cawalib.runs import RunConfig
+from cawalib.training import TrainingImages
 
 
 def torchvision_reader(config, split):

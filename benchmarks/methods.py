@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from common import machine, measure, median_ms, random_images, ratio
 
-from cawalib.config import METHODS, RunConfig
-from cawalib.tables import write_table
+from cawalib.results import write_table
+from cawalib.runs import RunConfig
+from cawalib.settings import METHODS
 from cawalib.training import build_accelerator, set_up, training_step
 
 WAYS = {method: {"method": method} for method in METHODS} | {

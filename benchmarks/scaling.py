@@ -13,9 +13,8 @@ import pandas as pd
 import torch
 from common import machine, measure, median_ms, our_step, percent, prepare, random_images
 
-from cawalib.cawa import CAWAWeighting
-from cawalib.config import RunConfig
-from cawalib.weighting import Feedback
+from cawalib.method import CAWAWeighting, Feedback
+from cawalib.runs import RunConfig
 
 BASE = {"classes": 19, "height": 256, "width": 512, "batch": 4}
 VARIED = {

@@ -18,7 +18,7 @@ import torch
 from common import machine, measure, median_ms, our_step, percent, prepare, random_images, ratio
 from torch.nn import functional
 
-from cawalib.config import RunConfig
+from cawalib.runs import RunConfig
 
 # name -> classes, height, width, batch on a GPU, network
 SETUPS = {

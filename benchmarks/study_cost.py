@@ -20,10 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cawalib.datasets import FILE_DATASETS
 from cawalib.datasets.statistics import ClassStatistics
-from cawalib.losses import Criterion, build_weighting
-from cawalib.models import build_model
-from cawalib.studies import load_study
-from cawalib.weighting import Feedback
+from cawalib.method import Feedback
+from cawalib.runs import load_study
+from cawalib.training import Criterion, build_model, build_weighting
 
 ASSUMED = 40e12  # operations per second that a training on a data-centre GPU sustains in bf16, at a cautious guess
 

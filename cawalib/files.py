@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cawalib.settings import ConfigError
+
 
 @contextmanager
 def atomic(path):
@@ -26,7 +28,7 @@ def atomic(path):
 def write_json(path, content) -> None:
     """Write `content` as JSON, atomically; NaN becomes null."""
     with atomic(path) as partial:
-        partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+        partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_table(path, table: pd.DataFrame) -> None:
@@ -41,11 +43,21 @@ def write_arrays(path, **arrays) -> None:
         np.savez_compressed(partial, **arrays)
 
 
-def _plain(value):
+def check_writable(folder) -> None:
+    """Raises ConfigError if `folder`, an 'outputs_root', or the nearest one above it that exists cannot be written."""
+    folder = Path(folder)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(f"parameter 'outputs_root': {folder} is not a folder that can be written; choose another one")
+
+
+def plain(value):
+    """What json can write of a value: arrays as lists, numpy's numbers as Python's, NaN as None."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, (np.floating, float)):
         return None if np.isnan(value) else float(value)
     return value.item() if isinstance(value, np.generic) else value

@@ -5,14 +5,19 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from cawalib.config import RunConfig
 from cawalib.files import write_arrays, write_json, write_table
-from cawalib.runs import load_run
+from cawalib.runs import RunConfig, behaviour, load_run, versions
 
 NAMES = ("road", "building", "sky", "vegetation", "pavement", "car", "fence", "pole", "pedestrian", "bicycle",
          "traffic sign")
 PALETTE = ((128, 64, 128), (70, 70, 70), (70, 130, 180), (107, 142, 35), (244, 35, 232), (0, 0, 142),
            (190, 153, 153), (153, 153, 153), (220, 20, 60), (119, 11, 32), (220, 220, 0))
+
+
+def raise_version(monkeypatch, case):
+    """As if the code computed something else in a case since."""
+    changed = behaviour.table() | {case: {"version": behaviour.table()[case]["version"] + 1}}
+    monkeypatch.setattr(behaviour, "table", lambda: changed)
 
 
 def classes(count):
@@ -49,7 +54,7 @@ def measured(iou, names, groups):
     }
 
 
-def make_run(root, label="CAWA", seed=0, iou=None, splits=("val", "test"), count=5, group="methods", code="a" * 64,
+def make_run(root, label="CAWA", seed=0, iou=None, splits=("val", "test"), count=5, group="methods", recorded=None,
              size=(48, 64), updates=12, **settings):
     """Write one run folder and read it back; `iou` (count,) are its numbers on every split, NaN where empty."""
     config = RunConfig(seed=seed, outputs_root=str(root), **settings)
@@ -58,7 +63,8 @@ def make_run(root, label="CAWA", seed=0, iou=None, splits=("val", "test"), count
     iou = np.linspace(0.9, 0.1, count) if iou is None else iou
     config.folder.mkdir(parents=True, exist_ok=True)
     write_json(config.folder / "config.json", dataclasses.asdict(config))
-    write_json(config.folder / "environment.json", {"code_digest": code, "data_digest": "b" * 64})
+    recorded = versions(config) if recorded is None else recorded
+    write_json(config.folder / "environment.json", {"behaviour": recorded, "data_digest": "b" * 64})
     write_table(config.folder / "history.csv", history(seed, float(np.nanmean(iou))))
     write_table(config.folder / "class_weights.csv", class_weights(names, seed, updates, config.method == "cawa"))
     write_arrays(config.folder / "samples.npz", **samples(count, seed, size))

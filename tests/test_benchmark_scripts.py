@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cawalib.config import RunConfig
+from cawalib.runs import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cawalib.config import RunConfig
 from cawalib.datasets import ade20k, cityscapes, cocostuff, layouts, load_datasets
 from cawalib.datasets.base import DatasetError
+from cawalib.runs import RunConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 DATASETS = {dataset.name: dataset for dataset in (

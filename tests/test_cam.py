@@ -9,18 +9,10 @@ from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 from torch import nn
 
-from cawalib.cam import (
-    KINDS,
-    class_activation_maps,
-    closed_form_alpha,
-    head_gradients,
-    is_affine,
-    layer_activation_maps,
-)
-from cawalib.cawa import CAWAWeighting
-from cawalib.config import RunConfig
-from cawalib.models import build_model
-from cawalib.weighting import Feedback
+from cawalib.method import CAWAWeighting, Feedback, class_activation_maps, layer_activation_maps
+from cawalib.method.cam import KINDS, closed_form_alpha, head_gradients, is_affine
+from cawalib.runs import RunConfig
+from cawalib.training import build_model
 
 SIZE = (64, 96)
 CLASSES = torch.tensor([0, 2, 3])

@@ -5,17 +5,8 @@ import pytest
 from scipy import stats
 from synthetic_runs import make_run
 
-from cawalib.comparison import (
-    METRICS,
-    ComparisonError,
-    check,
-    compare,
-    compare_classes,
-    interval,
-    metric_named,
-    per_class,
-    tidy,
-)
+from cawalib.results import METRICS, ComparisonError, compare, compare_classes, per_class, tidy
+from cawalib.results.comparison import check, interval, metric_named
 
 BASE = [(0.9, 0.7, 0.5, 0.3, 0.1), (0.9, 0.7, 0.5, 0.4, 0.1), (0.9, 0.7, 0.5, 0.2, 0.2)]
 
@@ -129,7 +120,8 @@ def test_metric_names():
     (lambda root, runs: runs, "baseline 'crossentropy': no run has this label; did you mean 'cross entropy'"),
     (lambda root, runs: [], "no runs"),
     (lambda root, runs: runs + [make_run(root, "x", dataset="camvid")], "mixed dataset: streets in 'cross entropy'"),
-    (lambda root, runs: runs + [make_run(root, "x", epochs=9, code="c" * 64)], "mixed code digest.*'x', seed 0"),
+    (lambda root, runs: runs + [make_run(root, "x", epochs=9, recorded={"every run": 2})],
+     "mixed behaviour: version 1 of 'every run' in .*, but 2 in 'x', seed 0"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 2, epochs=9)], "'CAWA': seed 2 is there 2 times"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 3, epochs=9)], "'CAWA': seeds 0 and 3 differ in 'epochs'"),
     (lambda root, runs: runs + [make_run(root, "x", epochs=9)], "'x': lacks seed 1, 2, which baseline"),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cawalib.config import ConfigError, RunConfig, config_from
-from cawalib.studies import group_folder, load_study
+from cawalib.runs import RunConfig, config_from, group_folder, load_study
+from cawalib.settings import ConfigError
 
 
 @pytest.mark.parametrize("settings, words", [

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from synthetic_runs import classes
 
-from cawalib import figures, illustrations
 from cawalib.datasets import SegmentationDataset
 from cawalib.datasets.statistics import ClassStatistics
-from cawalib.style import COLUMN, PAGE, class_colours
+from cawalib.notebook import illustrations
+from cawalib.results import figures
+from cawalib.results.figures import COLUMN, PAGE, class_colours
 
 # a layout that collapses and a division by zero are warnings; here they are errors
 pytestmark = [pytest.mark.filterwarnings("error::UserWarning"), pytest.mark.filterwarnings("error::RuntimeWarning")]

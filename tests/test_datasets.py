@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cawalib.config import RunConfig
 from cawalib.datasets import DatasetError, camvid, load_datasets
 from cawalib.datasets.statistics import class_statistics
-from cawalib.transforms import EvaluationImages, TrainingImages
+from cawalib.runs import RunConfig
+from cawalib.training import EvaluationImages, TrainingImages
 
 CLASSES = 11
 

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cawalib import preparation
-from cawalib.datasets import DatasetError, ade20k, cityscapes, cocostuff, download, layouts
+from cawalib.datasets import DatasetError, ade20k, cityscapes, cocostuff, download, layouts, preparation
 from cawalib.datasets.download import fetch, unpack, verify
 from cawalib.datasets.layouts import Archive
 from cawalib.progress import progress

@@ -9,13 +9,12 @@ import torch
 from torch.nn import functional
 from torchvision import tv_tensors
 
-from cawalib.config import RunConfig
 from cawalib.datasets.base import SegmentationDataset
 from cawalib.datasets.statistics import survey
-from cawalib.evaluation import evaluate, predict, sample_predictions, slide
-from cawalib.models import SegmentationModel
-from cawalib.training import build_accelerator
-from cawalib.transforms import EvaluationImages, RandomCropOfClasses, training_transform
+from cawalib.runs import RunConfig
+from cawalib.training import EvaluationImages, SegmentationModel, build_accelerator, evaluate, sample_predictions
+from cawalib.training.evaluation import predict, slide
+from cawalib.training.transforms import RandomCropOfClasses, training_transform
 
 
 def pixelwise(images):

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from synthetic_runs import make_run, make_study
 
-from cawalib import figures, style, tables
-from cawalib.comparison import ComparisonError
+from cawalib.results import ComparisonError, figures, tables
+from cawalib.results.figures import style
 from cawalib.runs import load_run
 
 

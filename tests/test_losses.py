@@ -7,19 +7,12 @@ from sklearn.metrics import confusion_matrix as reference_confusion
 from sklearn.metrics import jaccard_score, precision_score, recall_score
 from torch.nn import functional
 
-from cawalib.config import METHODS, RunConfig
 from cawalib.datasets.statistics import ClassStatistics
-from cawalib.losses import (
-    Criterion,
-    adjusted,
-    build_weighting,
-    cross_entropy,
-    focal,
-    ohem,
-    region_loss,
-    varied,
-)
-from cawalib.metrics import class_table, confusion_matrix, summary
+from cawalib.method import adjusted, cross_entropy, focal, ohem, varied
+from cawalib.runs import RunConfig
+from cawalib.settings import METHODS
+from cawalib.training import Criterion, build_weighting, class_table, confusion_matrix, summary
+from cawalib.training.criterion import region_loss
 
 
 @pytest.fixture

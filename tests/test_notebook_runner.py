@@ -12,8 +12,18 @@ import nbformat
 import psutil
 import pytest
 
-from cawalib import notebook as runner
-from cawalib.notebook import CallError, NotebookError, ParameterError
+from cawalib.notebook import (
+    CallError,
+    NotebookError,
+    ParameterError,
+    parameters,
+    refresh,
+    run,
+    runner,
+    source_digest,
+    start,
+)
+from cawalib.notebook.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = "epochs = 3  # passes\nrate = 0.5\nlabel = 'a'\naugment = True\nscales = [0.5, 1.0]"
@@ -40,7 +50,7 @@ def forbidden(monkeypatch):
 # Before the run: exit code 2, one line on stderr, no file left -----------------------------------------
 
 BAD_PARAMETERS = {
-    "unknown": (["epoch", "3"], "unknown parameter 'epoch' = '3': did you mean 'epochs'? (known: epochs, rate"),
+    "unknown": (["epoch", "3"], "unknown parameter 'epoch' = '3': did you mean 'epochs'?"),
     "int": (["epochs", "ten"], "parameter 'epochs': found 'ten' (str), expected int"),
     "int from float": (["epochs", "3.5"], "parameter 'epochs': found '3.5' (str), expected int"),
     "int from bool": (["epochs", "true"], "parameter 'epochs': found 'true' (str), expected int"),
@@ -53,7 +63,7 @@ BAD_PARAMETERS = {
 
 
 def fails_early(arguments, message, capsys):
-    assert runner.main([str(argument) for argument in arguments]) == 2
+    assert main([str(argument) for argument in arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("cawalib.notebook: error: ") and message in error
     assert error.count("\n") == 1
@@ -119,7 +129,7 @@ def test_typed_values_are_checked_too(tmp_path, forbidden):
     source = write_notebook(tmp_path / "a.ipynb")
     for value in (True, 3.0, "3", None):
         with pytest.raises(ParameterError, match="parameter 'epochs': found .*, expected int"):
-            runner.run(source, tmp_path / "out.ipynb", {"epochs": value})
+            run(source, tmp_path / "out.ipynb", {"epochs": value})
 
 
 # Runs --------------------------------------------------------------------------------------------------
@@ -135,7 +145,7 @@ def test_a_good_run_leaves_only_the_output(tmp_path, capfd, monkeypatch):
     output = tmp_path / "new" / "{out}.ipynb"  # papermill would fill in the braces
     given = {"epochs": "7", "rate": "1", "label": product, "augment": "FALSE", "scales": "[1, 0.25]"}
     pairs = [text for name, value in given.items() for text in ("-p", name, str(value))]
-    assert runner.main([str(source), str(output), *pairs, "--expect", "12", "--make-folder"]) == 0
+    assert main([str(source), str(output), *pairs, "--expect", "12", "--make-folder"]) == 0
     line = f"given 7 1.0 {product} False [1.0, 0.25]\n"
     assert capfd.readouterr().out == line
     assert os.listdir(output.parent) == ["{out}.ipynb"]
@@ -151,7 +161,7 @@ def test_a_failing_cell_keeps_the_previous_output(tmp_path, capsys):
     source = write_notebook(tmp_path / "a.ipynb", "raise ValueError('first line\\nlast line')", "print('after')")
     output = tmp_path / "out.ipynb"
     output.write_text("previous")
-    assert runner.main([str(source), str(output)]) == 1
+    assert main([str(source), str(output)]) == 1
     error = capsys.readouterr().err
     failed = tmp_path / "out.failed.ipynb"
     assert error.splitlines()[-1] == ("cawalib.notebook: error: a.ipynb: cell In [2]: ValueError: last line; "
@@ -169,24 +179,24 @@ def test_a_failing_cell_keeps_the_previous_output(tmp_path, capsys):
 def test_an_early_exit_is_an_error(tmp_path, cell, message):
     source = write_notebook(tmp_path / "a.ipynb", cell, "print('after')")
     with pytest.raises(NotebookError, match=message):
-        runner.run(source, tmp_path / "out.ipynb")
+        run(source, tmp_path / "out.ipynb")
     assert sorted(os.listdir(tmp_path)) == ["a.ipynb", "out.failed.ipynb"]
 
 
 def test_a_cell_over_the_timeout_is_an_error(tmp_path):
     source = write_notebook(tmp_path / "a.ipynb", "import time; time.sleep(600)")
     with pytest.raises(NotebookError, match="took longer than the timeout, 1 s"):
-        runner.run(source, tmp_path / "out.ipynb", timeout=1)
+        run(source, tmp_path / "out.ipynb", timeout=1)
 
 
 def test_an_absent_artifact_is_an_error_and_a_success_clears_it(tmp_path):
     source = write_notebook(tmp_path / "a.ipynb")
     product, output = tmp_path / "metrics.json", tmp_path / "out.ipynb"
     with pytest.raises(NotebookError, match="expected file .*metrics.json is absent after the run"):
-        runner.run(source, output, expect=[product])
+        run(source, output, expect=[product])
     assert sorted(os.listdir(tmp_path)) == ["a.ipynb", "out.failed.ipynb"]
     product.touch()
-    runner.run(source, output, expect=[product])
+    run(source, output, expect=[product])
     assert sorted(os.listdir(tmp_path)) == ["a.ipynb", "metrics.json", "out.ipynb"]
 
 
@@ -245,7 +255,8 @@ def test_sigterm_lets_the_cell_save_and_leaves_no_process(tmp_path, end_training
 
 def test_a_cell_that_does_not_end_at_sigint_is_killed_after_the_grace(tmp_path, end_training):
     source = write_notebook(tmp_path / "a.ipynb", TRAINING.replace("    raise RuntimeError('stopped')\n", ""))
-    code = "import sys; from cawalib import notebook; notebook.GRACE = 1; sys.exit(notebook.main(sys.argv[1:]))"
+    code = ("import sys; from cawalib.notebook import runner; from cawalib.notebook.__main__ import main; "
+            "runner.GRACE = 1; sys.exit(main(sys.argv[1:]))")
     command = [sys.executable, "-c", code, source, tmp_path / "out.ipynb", "-p", "label", tmp_path]
     code, _, running = end_training(command, signal.SIGINT)
     assert code == 143 and running == [] and (tmp_path / "checkpoint").exists()
@@ -255,15 +266,15 @@ def test_a_cell_that_does_not_end_at_sigint_is_killed_after_the_grace(tmp_path, 
 
 def test_refresh_stores_outputs_and_the_digest_of_their_source(tmp_path):
     source = write_notebook(tmp_path / "a.ipynb", "print(epochs)")
-    runner.refresh(source)
+    refresh(source)
     text = source.read_text()
     nb = nbformat.reads(text, as_version=4)
     assert nb.cells[2].outputs[0].text == "3\n" and nb.cells[2].metadata == {}
     assert nb.cells[1].metadata == {"tags": ["parameters"]}
     assert set(nb.metadata) == {"kernelspec", "language_info", "cawalib"}
-    assert nb.metadata["cawalib"]["source_digest"] == runner.source_digest(nb)
+    assert nb.metadata["cawalib"]["source_digest"] == source_digest(nb)
     nb.cells[2].source += "  # changed"
-    assert nb.metadata["cawalib"]["source_digest"] != runner.source_digest(nb)
+    assert nb.metadata["cawalib"]["source_digest"] != source_digest(nb)
     assert os.listdir(tmp_path) == ["a.ipynb"]
 
 
@@ -274,7 +285,7 @@ def test_refresh_refuses_what_should_not_be_committed(tmp_path, capsys):
     for cell, message in cells.items():
         source = write_notebook(tmp_path / "a.ipynb", cell)
         before = source.read_text()
-        assert runner.main(["--refresh", str(source)]) == 1
+        assert main(["--refresh", str(source)]) == 1
         assert message in capsys.readouterr().err.splitlines()[-1]
         assert source.read_text() == before and os.listdir(tmp_path) == ["a.ipynb"]
 
@@ -292,13 +303,13 @@ class Settings:
 def test_parameters_takes_the_fields_and_ignores_what_is_no_parameter():
     namespace = {"epochs": 7, "rate": 1, "os": os, "Path": Path, "root": ROOT, "write_notebook": write_notebook,
                  "_i": "x", "__name__": "__main__", "In": [""], "Out": {}, "exit": object()}
-    assert runner.parameters(namespace, Settings) == Settings(7, 1.0, "a", None)
-    assert type(runner.parameters(namespace, Settings).rate) is float
+    assert parameters(namespace, Settings) == Settings(7, 1.0, "a", None)
+    assert type(parameters(namespace, Settings).rate) is float
 
 
 @pytest.mark.parametrize("namespace, message", [
-    ({"epoch": 3}, r"unknown parameter 'epoch' = 3: did you mean 'epochs'\? \(known: epochs, rate, label, resume\)"),
-    ({"zzz": None}, r"unknown parameter 'zzz' = None; \(known: "),
+    ({"epoch": 3}, r"unknown parameter 'epoch' = 3: did you mean 'epochs'\?"),
+    ({"zzz": None}, r"unknown parameter 'zzz' = None: known are epochs, rate, label, resume"),
     ({"epochs": "ten"}, r"parameter 'epochs': found 'ten' \(str\), expected int"),
     ({"epochs": True}, r"parameter 'epochs': found True \(bool\), expected int"),
     ({"epochs": 3.0}, r"parameter 'epochs': found 3.0 \(float\), expected int"),
@@ -307,7 +318,7 @@ def test_parameters_takes_the_fields_and_ignores_what_is_no_parameter():
 ])
 def test_parameters_refuses(namespace, message):
     with pytest.raises(ParameterError, match=message):
-        runner.parameters(namespace, Settings)
+        parameters(namespace, Settings)
 
 
 def test_parameters_in_ipython_looks_at_the_cells_run_last():
@@ -316,27 +327,27 @@ def test_parameters_in_ipython_looks_at_the_cells_run_last():
     later = {"epochs": 3, "epoch": 4, "best": 0.7}  # a variable of a later cell, when this one is run again
     for history in ([cell, now], ["epochs = 3\n", injected, now], [cell, "print(epochs)\n", now]):
         with pytest.raises(ParameterError, match="unknown parameter 'epoch' = 4"):
-            runner.parameters(later | {"In": ["", *history]}, Settings)
+            parameters(later | {"In": ["", *history]}, Settings)
     corrected = ["", cell, now, "epochs = 3\n", now]
-    assert runner.parameters(later | {"In": corrected}, Settings) == Settings(3)
+    assert parameters(later | {"In": corrected}, Settings) == Settings(3)
 
 
 def test_start_goes_to_the_repository_root(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT / "notebooks")
-    assert runner.start() == ROOT == Path.cwd()
+    assert start() == ROOT == Path.cwd()
     monkeypatch.chdir(tmp_path)
-    assert runner.start() == ROOT == Path.cwd()
+    assert start() == ROOT == Path.cwd()
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.chdir(tmp_path / "notebooks")
-    assert runner.start() == tmp_path == Path.cwd()
+    assert start() == tmp_path == Path.cwd()
 
 
 def test_start_without_a_repository_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "__file__", str(tmp_path / "site-packages" / "cawalib" / "notebook.py"))
     with pytest.raises(CallError, match="no repository .* found above"):
-        runner.start()
+        start()
 
 
 def test_the_import_is_light():

@@ -6,9 +6,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from cawalib.checks import literal_assignments
-from cawalib.config import METHOD_FIELDS, RunConfig
 from cawalib.notebook import source_digest
+from cawalib.notebook.parameter_cell import literal_assignments
+from cawalib.runs import RunConfig
+from cawalib.settings import CAWA_FIELDS, MethodConfig
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -71,4 +72,4 @@ def test_training_notebooks_offer_every_setting(name):
     assert parameters == defaults
     missing = set(RunConfig.__dataclass_fields__) - set(parameters)
     if name == "03_cawa_training":
-        assert missing == {"method", *METHOD_FIELDS}
+        assert missing == set(MethodConfig.__dataclass_fields__) - set(CAWA_FIELDS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cawalib import pages
+from cawalib.results import pages
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cawalib import preparation
-from cawalib.config import RunConfig
-from cawalib.datasets import DatasetError, base, camvid, layouts, list_datasets, load_datasets, prepared
+from cawalib.datasets import DatasetError, base, camvid, layouts, list_datasets, load_datasets, preparation, prepared
 from cawalib.datasets.statistics import split_table, survey, survey_path
+from cawalib.runs import RunConfig
 
 LABELS = [np.array([[0, 0, 3], [3, 11, 255]]), np.array([[0, 1, 1], [1, 1, 1]]), np.array([[11, 11, 11], [2, 2, 2]])]
 

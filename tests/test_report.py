@@ -1,5 +1,6 @@
 """Which runs the reading notebooks take, and which they refuse, by name."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -7,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import make_run
+from synthetic_runs import make_run, raise_version
 
-from cawalib import publish, report, runs
-from cawalib.config import ConfigError, RunConfig
-from cawalib.report import ReportConfig
-from cawalib.runs import RunError
-from cawalib.studies import load_study
+from cawalib.results import ReportConfig, publish, report
+from cawalib.runs import ARCHIVE, RunConfig, RunError, load_runs, load_study, read_archive
+from cawalib.settings import ConfigError
 from cawalib.training import train
 
 GRID = """
@@ -39,12 +38,20 @@ def study(tmp_path, monkeypatch):
     return load_study("workflow/grids/tiny.yaml")
 
 
+def read_section(path, name):
+    """A table of a published page, as text."""
+    text = Path(path).read_text().split(f"## {name}\n\n")[1].split("\n## ")[0]
+    rows = [[cell.strip().replace("\\*", "*") for cell in line.strip("|").split("|")] for line in text.split("\n")
+            if line.startswith("|") and not line.startswith("|:")]
+    return pd.DataFrame(rows[1:], columns=rows[0])
+
+
 def edit(path, **changes):
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | changes))
 
 
-def test_what_is_read_and_refused(study, capsys):
+def test_what_is_read_and_refused(study, monkeypatch):
     ask = {"study": "tiny", "baseline": "plain", "allow_smoke": True}
     found = ReportConfig(**ask).load(groups=["methods"])
     assert [run.label for run in found] == ["plain", "ours"]
@@ -53,12 +60,11 @@ def test_what_is_read_and_refused(study, capsys):
         ReportConfig(study="tiny").load(groups=["methods"])
 
     folder = found[1].folder
-    digest = found[1].environment["code_digest"]
-    edit(folder / "environment.json", code_digest="0123456789")
-    with pytest.raises(RunError, match="'ours', seed 0: .* comes from other code .digest 01234567"):
-        ReportConfig(**ask).load(groups=["methods"])
-    assert len(ReportConfig(**ask, allow_other_code=True).load(groups=["methods"])) == 2
-    edit(folder / "environment.json", code_digest=digest)
+    with monkeypatch.context() as patch:
+        raise_version(patch, "method cawa")
+        with pytest.raises(RunError, match="'ours', seed 0: .* computed something else .method cawa.; train again"):
+            ReportConfig(**ask).load(groups=["methods"])
+        assert len(ReportConfig(**ask, allow_other_code=True).load(groups=["methods"])) == 2
 
     (folder / "metrics.json").rename(folder / "kept")
     with pytest.raises(RunError, match="'ours', seed 0: .*not finished"):
@@ -68,7 +74,7 @@ def test_what_is_read_and_refused(study, capsys):
 
 
 def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(publish, "load_runs", lambda *asked, **named: runs.load_runs(*asked, **named, allow_smoke=True))
+    monkeypatch.setattr(publish, "load_runs", lambda *asked, **named: load_runs(*asked, **named, allow_smoke=True))
     with pytest.raises(RunError, match="main.md: not found; draw"):
         publish.publish(study, "outputs/reference/tiny")
     for kind, name in (("tables", "main.md"), ("figures", "qualitative.png")):
@@ -76,12 +82,12 @@ def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tm
         Path("outputs", kind, "tiny", name).write_text("drawn")
     publish.publish(study, "outputs/reference/tiny")
     published = {path.name for path in Path("outputs/reference/tiny").rglob("*") if path.is_file()}
-    assert published == {"config.json", "environment.json", "metrics.json", "history.csv", "class_weights.csv",
-                         "samples.npz", "main.md", "qualitative.png", "README.md", "runs.csv", "classes.csv"}
-    pictures = [path.parts[5] for path in Path("outputs/reference/tiny").rglob("samples.npz")]
+    assert published == {ARCHIVE, "methods.md", "qualitative.png", "README.md", "runs.csv"}
+    archived = read_archive(Path("outputs/reference/tiny", ARCHIVE))
+    pictures = [run.config.method for run in archived.values() if run.has_samples]
     assert sorted(pictures) == ["cawa", "none"]  # the baseline's and CAWA's, not the ablation's
-    texts = [path.read_text() for path in Path("outputs/reference/tiny").rglob("*.json")]
-    assert not any(str(tmp_path) in text for text in texts)  # no path of this machine
+    with gzip.open(Path("outputs/reference/tiny", ARCHIVE), "rt") as file:
+        assert str(tmp_path) not in file.read()  # no path of this machine
     Path("outputs/runs").rename("gone")
     ask = {"study": "tiny", "allow_smoke": True}
     found = ReportConfig(**ask).load(groups=["methods"])
@@ -92,7 +98,7 @@ def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tm
 
 
 def test_an_unfinished_study_is_published_as_such_and_comes_back(study, monkeypatch):
-    monkeypatch.setattr(publish, "load_runs", lambda *asked, **named: runs.load_runs(*asked, **named, allow_smoke=True))
+    monkeypatch.setattr(publish, "load_runs", lambda *asked, **named: load_runs(*asked, **named, allow_smoke=True))
     (_, plain), (_, ours), (_, tau) = study.configs()
     before = ours.folder.joinpath("metrics.json").read_text()
     tau.folder.joinpath("metrics.json").unlink()
@@ -106,17 +112,18 @@ def test_an_unfinished_study_is_published_as_such_and_comes_back(study, monkeypa
     measured = json.loads(before)["splits"]["val"]
     assert table.loc[1, "mIoU"] == pytest.approx(measured["miou"], abs=1e-5)
     assert table.loc[1, "head mIoU (pixels)"] == pytest.approx(measured["group_miou"]["pixels"]["head"], abs=1e-5)
-    classes = pd.read_csv("kept/classes.csv").query("label == 'ours' and split == 'val'")
-    assert classes["recall"].tolist() == pytest.approx([np.nan if value is None else value
-                                                        for value in measured["recall"]], abs=1e-5, nan_ok=True)
+    archive = Path("kept", ARCHIVE)
+    lines = pd.read_json(archive, lines=True, precise_float=True)  # as anybody would read it
+    assert [dict(line)["method"] for line in lines["config"]] == ["cawa", "none"]
+    assert lines.loc[0, "metrics"]["splits"]["val"] == measured
 
     shutil.rmtree(ours.folder)
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "code_digest", lambda: "of other code")
-        assert publish.restore(study, "kept") == 0 and not ours.folder.exists()
-    assert publish.restore(study, "kept") == 1  # plain is still there, tau was not published
+        raise_version(patch, "method cawa")
+        assert publish.restore(study, archive) == 0 and not ours.folder.exists()
+    assert publish.restore(study, archive) == 1  # plain is still there, tau was not published
     assert ours.folder.joinpath("metrics.json").read_text() == before
-    assert [run.label for run in runs.load_runs(study, groups=["methods"], allow_smoke=True)] == ["plain", "ours"]
+    assert [run.label for run in load_runs(study, groups=["methods"], allow_smoke=True)] == ["plain", "ours"]
     assert not tau.folder.joinpath("metrics.json").exists()
     shutil.rmtree("outputs/runs")
     with pytest.raises(RunError, match="study 'tiny': not one run is finished"):
@@ -175,7 +182,7 @@ def test_groups_with_a_target_of_their_own(tmp_path, monkeypatch, capsys):
     study = load_study("workflow/grids/big.yaml")
     for entry, config in study.configs():
         iou = np.full(5, 0.4 if entry.group == "Net+ A" else 0.6)
-        made = make_run("outputs", seed=config.seed, iou=iou, splits=("val",), code=runs.code_digest(),
+        made = make_run("outputs", seed=config.seed, iou=iou, splits=("val",),
                         **entry.settings)
         edit(made.folder / "environment.json", device="CPU, 1 thread", commit="c" * 40, python="3.11", packages={},
              duration_seconds=60, peak_memory_bytes=2**30)
@@ -201,13 +208,14 @@ def test_groups_with_a_target_of_their_own(tmp_path, monkeypatch, capsys):
     (second.figures / "qualitative.png").write_text("an image of the data")
     publish.publish(study, "target")
     page = Path("target/README.md").read_text()
-    assert page.index("## Net+ A\n\nof the first") < page.index("## Net B\n\nof the second")
-    summary = pd.read_csv("target/tables/summary_miou_minus_cross_entropy.csv")
+    assert page.index("- Net+ A: 4 runs") < page.index("- Net B: 4 runs") and "[Tables](tables/net-b.md)" in page
+    assert "## main\n\nof the second" in Path("target/tables/net-b.md").read_text()
+    summary = read_section("target/tables/across.md", "miou_minus_cross_entropy")
     assert summary.values.tolist() == [["cross entropy", "40.0 ± 0.0", "60.0 ± 0.0"],
                                        ["ours", "+0.0 [+0.0, +0.0]", "+0.0 [+0.0, +0.0]"]]
-    assert not list(Path("target").rglob("*minus_inverse_square_root*"))  # no group has that
+    assert "minus_inverse_square_root" not in Path("target/tables/across.md").read_text()  # no group has that
     assert Path("target/figures/net-b/training_curves.png").read_text() == "of the second"
-    assert not Path("target/figures/net-b/qualitative.png").exists() and not list(Path("target").rglob("samples.npz"))
+    assert not Path("target/figures/net-b/qualitative.png").exists()
 
 
 CONTROLS = """
@@ -239,20 +247,20 @@ def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_pat
         if entry.group != "empty":
             levels = {"cross entropy": 0.3, "CAWA": 0.5, "CAWA + Dice": 0.6, "CAWA, shuffled": 0.2, "tau 0.3": 0.4}
             level = levels[entry.label]
-            made = make_run("outputs", seed=config.seed, iou=np.full(5, level), code=runs.code_digest(),
+            made = make_run("outputs", seed=config.seed, iou=np.full(5, level),
                             **entry.settings)
             edit(made.folder / "environment.json", device="CPU, 1 thread", commit="c" * 40, python="3.11", packages={},
                  duration_seconds=60, peak_memory_bytes=2**30)
     publish.publish(study, "target", unfinished=True)
-    table = pd.read_csv("target/tables/summary_miou_minus_cawa.csv").set_index("method")
+    table = read_section("target/tables/across.md", "miou_minus_cawa").set_index("method")
     assert table.columns.tolist() == ["camvid", "smaller"]  # not what lacks its runs or repeats a group
     assert table.loc["CAWA, shuffled"].tolist() == ["−30.0 [−30.0, −30.0]*"] * 2 and "tau 0.3" not in table.index
-    verdicts = pd.read_csv("target/tables/verdicts.csv").set_index("method")
+    verdicts = read_section("target/tables/across.md", "verdicts").set_index("method")
     assert verdicts.loc["CAWA", "mIoU against cross entropy"] == "2 / 0 / 0"
     assert verdicts.loc["CAWA, shuffled", "mIoU against CAWA"] == "0 / 0 / 2"
-    variants = pd.read_csv("target/tables/variants.csv").set_index(["metric", "method"])
+    variants = read_section("target/tables/across.md", "variants").set_index(["metric", "method"])
     assert variants.loc[("tail mIoU (pixels)", "CAWA, shuffled"), "smaller"] == "−30.0 [−30.0, −30.0]*"
     assert set(variants.index.get_level_values("method")) == {"CAWA", "CAWA + Dice", "CAWA, shuffled"}
     assert Path("target/figures/across_groups.png").is_file()
-    classes = pd.read_csv("target/classes.csv")
-    assert not classes.duplicated(["group", "label", "seed", "split", "class"]).any()
+    archived = read_archive(Path("target", ARCHIVE))
+    assert len(archived) == 18 and not any(run.has_samples for run in archived.values())  # each run once, no image

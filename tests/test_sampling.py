@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cawalib.config import RunConfig
 from cawalib.datasets import SegmentationDataset
-from cawalib.sampling import CROP_SHARE, Draw, RareClassSampler, class_probability, held_out
-from cawalib.transforms import TrainingImages
+from cawalib.runs import RunConfig
+from cawalib.training import TrainingImages
+from cawalib.training.sampling import CROP_SHARE, Draw, RareClassSampler, class_probability, held_out
 
 
 @pytest.fixture

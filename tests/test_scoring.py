@@ -3,15 +3,7 @@
 import pytest
 import torch
 
-from cawalib.scoring import (
-    RunningScore,
-    count,
-    csps,
-    prediction_masks,
-    present_classes,
-    pseudo_masks,
-    score_labels,
-)
+from cawalib.method import RunningScore, count, csps, prediction_masks, present_classes, pseudo_masks, score_labels
 
 VOID = 255
 

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from synthetic_runs import raise_version
 
-from cawalib import models, runs, training
-from cawalib.config import ConfigError, RunConfig
 from cawalib.datasets import DatasetError
-from cawalib.models import build_model
-from cawalib.runs import RunError
-from cawalib.training import TrainingInterrupted, train
+from cawalib.runs import RunConfig, RunError
+from cawalib.runs import folders as runs
+from cawalib.settings import ConfigError
+from cawalib.training import TrainingInterrupted, build_model, models, train
+from cawalib.training import run as training
 
 SMALL = {"train_images": 24, "image_height": 32, "image_width": 64, "epochs": 3, "batch_size": 4, "validate_every": 2,
          "device": "cpu"}
@@ -100,7 +101,7 @@ class _context:
 
 def test_sigterm_saves_a_checkpoint(data, tmp_path):
     config = settings(data, tmp_path, epochs=500)
-    code = "from cawalib.config import RunConfig; from cawalib.training import train; " \
+    code = "from cawalib.runs import RunConfig; from cawalib.training import train; " \
            f"train(RunConfig(**{config.changed()}))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -325,11 +326,15 @@ def test_two_processes_cannot_write_one_run(data, tmp_path):
             train(config)
 
 
-def test_runs_of_other_code_are_moved_aside_not_lost(data, tmp_path, monkeypatch, capsys):
+def test_runs_that_would_come_out_differently_are_moved_aside_not_lost(data, tmp_path, monkeypatch, capsys):
     done = train(settings(data, tmp_path, smoke=True))
-    monkeypatch.setattr(runs, "code_digest", lambda: "another")
-    train(settings(data, tmp_path, smoke=True))
-    assert "made with another code_digest, moved to seed0.old1" in capsys.readouterr().out
+    raise_version(monkeypatch, "method focal")  # of another method
+    assert train(settings(data, tmp_path, smoke=True)).metrics == done.metrics
+    assert "Already finished" in capsys.readouterr().out
+    raise_version(monkeypatch, "method cawa")
+    again = train(settings(data, tmp_path, smoke=True))
+    assert "would come out differently now (method cawa), moved to seed0.old1" in capsys.readouterr().out
+    assert again.environment["behaviour"]["method cawa"] == done.environment["behaviour"]["method cawa"] + 1
     kept = done.folder.with_name("seed0.old1")
     assert (kept / "metrics.json").is_file() and (done.folder / "metrics.json").is_file()
 

@@ -12,13 +12,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cawalib.cam import KINDS
-from cawalib.cawa import CAWAWeighting
-from cawalib.config import RunConfig
-from cawalib.losses import CAWALoss, cross_entropy
-from cawalib.models import build_model
-from cawalib.scoring import count, score_labels
-from cawalib.weighting import Feedback, RecallWeighting
+from cawalib.method import CAWALoss, CAWAWeighting, Feedback, RecallWeighting, count, cross_entropy, score_labels
+from cawalib.method.cam import KINDS
+from cawalib.runs import RunConfig
+from cawalib.training import build_model
 
 
 def batch(seed=0, classes=5, size=(32, 48)):
@@ -139,11 +136,11 @@ TWO = """
 import sys
 import torch
 import torch.distributed as distributed
-from cawalib.config import RunConfig
-from cawalib.losses import Criterion
+from cawalib.runs import RunConfig
+from cawalib.training import Criterion
 from cawalib.training import build_accelerator, load_checked, set_up, training_step
-from cawalib.cawa import CAWAWeighting
-from cawalib.weighting import Feedback
+from cawalib.method import CAWAWeighting
+from cawalib.method import Feedback
 
 config = RunConfig(train_images=16, image_height=32, image_width=64, batch_size=4, device="cpu", data_root=sys.argv[1])
 accelerator = build_accelerator(config)

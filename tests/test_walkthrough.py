@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from cawalib.cam import class_activation_maps, evaluation_mode
-from cawalib.cawa import CAWAWeighting
-from cawalib.config import RunConfig
-from cawalib.scoring import pseudo_masks
-from cawalib.walkthrough import Walkthrough
-from cawalib.weighting import Feedback
+from cawalib.method import CAWAWeighting, Feedback, class_activation_maps, evaluation_mode, pseudo_masks
+from cawalib.notebook.walkthrough import Walkthrough
+from cawalib.runs import RunConfig
 
 
 @pytest.fixture(scope="module")

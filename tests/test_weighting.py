@@ -5,14 +5,25 @@ import pytest
 import torch
 from torch import nn
 
-from cawalib.cam import class_activation_maps
-from cawalib.cawa import CAWAWeighting, basic_weight, cawa_weight, derangement, ratio_weight
-from cawalib.config import RunConfig
 from cawalib.datasets.base import SegmentationDataset
 from cawalib.datasets.statistics import class_statistics
-from cawalib.losses import CAWALoss, build_weighting
-from cawalib.scoring import csps
-from cawalib.weighting import ClassDifficultyWeighting, Feedback, RecallWeighting, difficulty_weight, static_weight
+from cawalib.method import (
+    CAWALoss,
+    CAWAWeighting,
+    ClassDifficultyWeighting,
+    Feedback,
+    RecallWeighting,
+    basic_weight,
+    cawa_weight,
+    class_activation_maps,
+    csps,
+    ratio_weight,
+    static_weight,
+)
+from cawalib.method.cawa import derangement
+from cawalib.method.weighting import difficulty_weight
+from cawalib.runs import RunConfig
+from cawalib.training import build_weighting
 
 # two images: class 0 has 6 + 2 pixels, class 1 has 2 + 0, class 2 has 0 + 4, class 3 none, 2 pixels void
 LABELS = np.array([[[0, 0, 0, 0, 0, 0, 1, 1]], [[0, 0, 2, 2, 2, 2, 255, 255]]], np.uint8)

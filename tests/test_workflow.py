@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cawalib.studies import load_study
+from cawalib.runs import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 

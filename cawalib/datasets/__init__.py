@@ -1,145 +1,23 @@
-"""Datasets: one file each, all of them giving `SegmentationDataset`."""
+"""Datasets: one file each, all of them giving numbered pairs of an image and its labels, and their class counts.
 
-from __future__ import annotations
+`load` turns settings into datasets; `preparation` is what notebook 01 does.
+"""
 
-import dataclasses
-import hashlib
-from functools import partial
-from pathlib import Path
-
-import numpy as np
-
-from cawalib.config import RunConfig
-from cawalib.datasets import ade20k, camvid, cityscapes, cocostuff, folder, layouts, prepared, streets
 from cawalib.datasets.base import IGNORE, DatasetError, SegmentationDataset
-from cawalib.datasets.statistics import survey
-from cawalib.files import atomic
+from cawalib.datasets.load import FILE_DATASETS, list_datasets, load_datasets, load_streets
+from cawalib.datasets.preparation import (
+    PreparationConfig,
+    counted,
+    inventory,
+    obtain,
+    prepare,
+    read,
+    totals,
+)
+from cawalib.datasets.statistics import ClassStatistics, Survey, class_statistics, split_table, survey
 
-__all__ = ["FILE_DATASETS", "IGNORE", "DatasetError", "SegmentationDataset", "list_datasets", "load_datasets",
-           "load_streets"]
-
-# scenes drawn for each split of `streets`
-STREETS_COUNTS = {"train": 160, "val": 80, "test": 160}
-FILE_DATASETS = {dataset.name: dataset for dataset in (
-    camvid.DATASET, cityscapes.DATASET, ade20k.DATASET, cocostuff.DATASET, cocostuff.DATASET_10K)}
-
-
-def load_datasets(config: RunConfig, partly: bool = False, decoded: bool = True) -> dict[str, SegmentationDataset]:
-    """The splits of the run's dataset, every pair of them read once and so verified, at the run's `short_side`.
-
-    Args:
-        partly: also take a dataset of which only some splits are there, to look at it.
-        decoded: read the decoded pairs that notebook 01 wrote, where it did.
-
-    With `data_workers` above 1, large data are read by spawned processes: a script that calls this then needs the
-    usual `if __name__ == "__main__":` around it.
-
-    Returns:
-        split name -> dataset; `train` and `val` always, `test` where the dataset has one. Each carries its survey.
-
-    Raises:
-        DatasetError: a folder, a pair or a file that cannot be used.
-    """
-    return {split: _verified(dataset, config, decoded) for split, dataset in list_datasets(config, partly).items()}
-
-
-def list_datasets(config: RunConfig, partly: bool = False) -> dict[str, SegmentationDataset]:
-    """The splits of the run's dataset as their files lie, not yet read.
-
-    Raises:
-        DatasetError: a folder is missing, or files do not pair up.
-    """
-    if config.dataset == "streets":
-        splits = {split: load_streets(config, split) for split in STREETS_COUNTS}
-    elif config.dataset == "folder":
-        splits = {split: folder.load(config.data_root, split, config.val_fraction, config.split_seed)
-                  for split in folder.splits(config.data_root)}
-    else:
-        splits = _from_layouts(config, partly)
-        if config.val_is_test and {"train", "val"} <= set(splits):
-            splits = _val_as_test(config, splits)
-    if config.train_images and "train" in splits:
-        splits["train"] = splits["train"].first(config.train_images)
-    return splits
-
-
-def _val_as_test(config, splits):
-    """The official val to be judged on, and a random share of train to choose on, the same for a split_seed."""
-    train = splits["train"]
-    order = np.random.default_rng(config.split_seed).permutation(len(train))
-    kept = max(1, round(len(train) * config.val_fraction))
-    return {"train": train.chosen(sorted(order[kept:]), "train"), "val": train.chosen(sorted(order[:kept]), "val"),
-            "test": dataclasses.replace(splits["val"], split="test")}
-
-
-def _from_layouts(config, partly):
-    dataset = FILE_DATASETS[config.dataset]
-    found = {split: layouts.find(dataset, config.data_root, split) for split in dataset.expected}
-    there = [split for split in found if found[split]]
-    if "train" not in there and "val" in there and config.smoke:
-        # a smoke run only shows that everything works, and is never compared: any pairs will do
-        validation = layouts.load(dataset, config.data_root, "val", found["val"])
-        return {"train": dataclasses.replace(validation, split="train"), "val": validation}
-    try:
-        return {split: layouts.load(dataset, config.data_root, split, found[split])
-                for split in (there if partly and there else found)}
-    except DatasetError as error:
-        hint = ", or set smoke to only see that it runs, on the validation split" if there == ["val"] else ""
-        raise DatasetError(f"{error}{hint}") from None
-
-
-def _verified(listed, config, decoded):
-    if config.dataset == "streets":
-        listed.survey = survey(listed)
-        return listed
-    listed.keep()
-    listed.survey = survey(listed, config.prepared_root, config.data_workers)
-    if config.dataset == "cityscapes":
-        cityscapes.check_ids(listed)
-    dataset = listed.shrunk(config.short_side, labels=listed.split == "train") if config.short_side else listed
-    if decoded and not listed.small:
-        dataset = _from_decoded(listed, dataset, config)
-    if dataset is not listed:
-        dataset.keep()
-        if len(dataset._kept) == len(dataset):
-            listed._kept.clear()  # what was shrunk is kept instead
-    return dataset
-
-
-def _from_decoded(listed, dataset, config):
-    """The same pairs, read from decoded ones where notebook 01 wrote some, at the run's size or at their own."""
-    for side in dict.fromkeys((config.short_side, 0)):
-        pairs = prepared.find(listed, config.prepared_root, side)
-        if pairs is not None:
-            print(f"{listed.split}: reading decoded pairs from {pairs.folder}")
-            source = dataclasses.replace(listed, read=pairs)
-            return source if side == config.short_side else source.shrunk(config.short_side, listed.split == "train")
-    return dataset
-
-
-def load_streets(config: RunConfig, split: str) -> SegmentationDataset:
-    """One split of the built-in data, drawn on first use and kept under data_root/streets."""
-    count, height, width = STREETS_COUNTS[split], config.image_height, config.image_width
-    settings = f"{split}-{count}-{width}x{height}-imbalance{config.imbalance:g}"
-    digest = hashlib.sha256(settings.encode() + _drawing_code()).hexdigest()
-    path = Path(config.data_root, "streets", f"{settings}-{digest[:8]}.npz")
-    if not path.is_file():
-        images, labels = streets.draw_split(split, count, height, width, config.imbalance)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as unfinished:
-                np.savez(unfinished, images=images, labels=labels)
-        except OSError as error:
-            raise DatasetError(f"parameter 'data_root': {path.parent} cannot be written ({error.strerror})") from None
-    with np.load(path) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
-    return SegmentationDataset("streets", split, streets.CLASSES, streets.PALETTE, count,
-                               partial(_pair, images, labels), digest)
-
-
-def _pair(images, labels, index):
-    return images[index], labels[index]
-
-
-def _drawing_code():
-    return b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("streets*.py")))
+__all__ = [
+    "FILE_DATASETS", "IGNORE", "ClassStatistics", "DatasetError", "PreparationConfig", "SegmentationDataset", "Survey",
+    "class_statistics", "counted", "inventory", "list_datasets", "load_datasets", "load_streets", "obtain", "prepare",
+    "read", "split_table", "survey", "totals",
+]

@@ -31,6 +31,8 @@ CLASSES: tuple[str, ...] = (
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (158, 208, 240), (176, 158, 140), (88, 88, 96), (214, 206, 190), (0, 130, 90), (0, 84, 166), (213, 72, 0),
     (204, 121, 167), (30, 20, 30), (240, 228, 66), (230, 159, 0))
+# Raised when a scene comes out differently on purpose: scenes kept on disk are drawn again, and runs of them go stale.
+DRAWING = 1
 FIRST_SEED = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 SEEDS_PER_SPLIT = 1_000_000
 

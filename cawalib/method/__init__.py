@@ -1,0 +1,39 @@
+"""The method (METHOD.md): maps, scores, class weights and losses. It needs torch and numpy alone.
+
+`CAWALoss` is the whole of it for somebody's own training loop; the files are its steps, in order: `cam`, `scoring`,
+`weighting` and `cawa`, `losses`.
+"""
+
+from cawalib.method.cam import (
+    class_activation_maps,
+    evaluation_mode,
+    find_layer,
+    layer_activation_maps,
+    layer_output,
+)
+from cawalib.method.cawa import CAWAWeighting, basic_weight, cawa_weight, ratio_weight
+from cawalib.method.losses import CAWALoss, adjusted, cross_entropy, focal, ohem, varied
+from cawalib.method.scoring import (
+    RunningScore,
+    count,
+    csps,
+    prediction_masks,
+    present_classes,
+    pseudo_masks,
+    score_labels,
+)
+from cawalib.method.weighting import (
+    STATIC,
+    ClassDifficultyWeighting,
+    Feedback,
+    RecallWeighting,
+    Weighting,
+    static_weight,
+)
+
+__all__ = [
+    "CAWALoss", "CAWAWeighting", "ClassDifficultyWeighting", "Feedback", "RecallWeighting", "RunningScore", "STATIC",
+    "Weighting", "adjusted", "basic_weight", "cawa_weight", "class_activation_maps", "count", "cross_entropy", "csps",
+    "evaluation_mode", "find_layer", "focal", "layer_activation_maps", "layer_output", "ohem", "prediction_masks",
+    "present_classes", "pseudo_masks", "ratio_weight", "score_labels", "static_weight", "varied",
+]

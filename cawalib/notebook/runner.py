@@ -1,0 +1,206 @@
+"""What a notebook's first cell calls, and the strict headless run of a notebook on papermill."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from cawalib.notebook import checks
+from cawalib.notebook.checks import NotebookError, Terminated
+from cawalib.notebook.parameter_cell import CallError, check, read_notebook
+
+GRACE = 60.0  # seconds that a terminated notebook has for its checkpoint
+# encrypted where the kernel can, else it complains on stderr at each start
+KERNEL = {"KernelManager": {"transport_encryption": "auto"}}
+
+
+def start() -> Path:
+    """Change the working directory to the repository root, wherever the notebook was started.
+
+    Returns:
+        The repository root.
+
+    Raises:
+        CallError: there is no repository above the working directory or around this package.
+    """
+    root = repository_root(Path.cwd())
+    os.chdir(root)
+    return root
+
+
+def repository_root(folder) -> Path:
+    """The repository above a folder or around this package; raises CallError if there is none."""
+    for root in (folder, *folder.parents, Path(__file__).resolve().parents[2]):
+        if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir():
+            return root
+    raise CallError(f"no repository (pyproject.toml beside notebooks/) found above {folder}; go into the "
+                    "repository, or install it with `pip install -e .`")
+
+
+# Headless run --------------------------------------------------------------------------------------------
+
+def run(notebook, output, parameters: dict | None = None, expect=(), timeout=None, make_folder=False) -> None:
+    """Execute a notebook from the repository root; the output appears only when all of it succeeded.
+
+    A failed run leaves NAME.failed.ipynb beside the output instead, until the next success.
+
+    Args:
+        notebook: the notebook, with one cell tagged `parameters` and the kernel python3.
+        output: where the executed notebook goes, a `.ipynb` file in a folder that exists.
+        parameters: name -> value, each of the type that it has in the parameters cell.
+        expect: files that must be there after the run.
+        timeout: seconds that a single cell may take; None: no limit.
+        make_folder: make the output's folder.
+
+    Raises:
+        CallError: the notebook, a parameter or the output is not as it should be; nothing was run.
+        NotebookError: a cell failed or ended the notebook early, or an expected file is absent.
+        Terminated: SIGTERM or SIGINT came; the kernel got SIGTERM and up to 60 s for its checkpoint.
+    """
+    notebook, output = Path(notebook).absolute(), Path(output).absolute()
+    expect = [Path(path).absolute() for path in expect]
+    _, defaults = read_notebook(notebook)
+    parameters = check(parameters or {}, defaults)
+    root = repository_root(notebook.parent)
+    partial = _prepare_output(notebook, output, make_folder)
+    failed = output.with_name(f"{output.stem}.failed.ipynb")
+    try:
+        _execute(notebook, partial, parameters, root, timeout)
+        absent = [str(path) for path in expect if not path.exists()]
+        if absent:
+            raise NotebookError(f"expected file {', '.join(absent)} is absent after the run")
+    except NotebookError as error:
+        _tidy(partial, notebook, root)
+        os.replace(partial, failed)
+        raise type(error)(f"{notebook.name}: {error}; see {failed}", error.traceback) from error
+    _tidy(partial, notebook, root)
+    os.replace(partial, output)
+    failed.unlink(missing_ok=True)
+
+
+def _prepare_output(notebook, output, make_folder):
+    same = os.path.realpath(output) == os.path.realpath(notebook)
+    if output.suffix != ".ipynb" or os.path.isdir(output) or same:
+        raise CallError(f"output {output}: expected a file ending in .ipynb, other than the notebook itself")
+    if not output.parent.is_dir() and not make_folder:
+        raise CallError(f"output {output}: its folder does not exist; make it, or add --make-folder")
+    partial = output.with_name(f".{output.stem}.partial.ipynb")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text("")
+    except OSError as error:
+        raise CallError(f"output {output}: cannot be written ({error.strerror})") from None
+    return partial
+
+
+def _execute(notebook, partial, parameters, root, timeout):
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from traitlets.config import Config
+
+    def before_cell(cell, cell_index):
+        if asked.is_set():
+            raise Terminated("terminated between two cells")
+        started.append(cell.cell_type == "code" and bool(cell.source.strip()))
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # its warnings are our errors
+    # papermill formats paths: braces in them are doubled
+    paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, partial)]
+    started, failure = [], None
+    with headless(), _forwarded_signals() as asked:
+        try:
+            nb = papermill.execute_notebook(
+                *paths, parameters, kernel_name="python3", cwd=root, progress_bar=False, stdout_file=sys.stdout,
+                stderr_file=sys.stderr, execution_timeout=timeout, on_cell_start=before_cell,
+                config=Config(KERNEL))
+            failure = checks.first_failure(nb)
+        except papermill.PapermillExecutionError as error:
+            text = checks.plain("\n".join(error.traceback))
+            last = checks.last_line(error.evalue)
+            failure = NotebookError(f"cell In [{error.exec_count}]: {error.ename}: {last}", text)
+        except DeadKernelError:
+            failure = NotebookError(f"cell In [{sum(started)}]: the kernel died (exit(), or out of memory?)")
+        except CellTimeoutError:
+            failure = NotebookError(f"cell In [{sum(started)}]: took longer than the timeout, {timeout} s")
+        except Exception as error:  # the kernel did not start, the disk is full, ...
+            failure = NotebookError(f"{type(error).__name__}: {checks.last_line(str(error))}")
+    if asked.is_set():
+        raise Terminated("terminated; a started run resumes from its checkpoint",
+                         failure.traceback if failure else "")
+    if failure:
+        raise failure
+
+
+def _tidy(path, notebook, root):
+    """Take this machine's paths and environment out of papermill's metadata."""
+    import nbformat
+
+    with contextlib.suppress(ValueError, OSError):  # a partial notebook may be cut short: it stays as it is
+        nb = nbformat.read(path, as_version=4)
+        record = nb.metadata.get("papermill", {})
+        for key in ("environment_variables", "output_path"):
+            record.pop(key, None)
+        inside = notebook.is_relative_to(root)
+        record["input_path"] = notebook.relative_to(root).as_posix() if inside else notebook.name
+        nbformat.write(nb, path)
+
+
+@contextlib.contextmanager
+def headless():
+    """Nobody looks at what runs in here: no progress bars (see `progress`)."""
+    before = os.environ.get("CAWALIB_HEADLESS")
+    os.environ["CAWALIB_HEADLESS"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("CAWALIB_HEADLESS")
+        if before is not None:
+            os.environ["CAWALIB_HEADLESS"] = before
+
+
+@contextlib.contextmanager
+def _forwarded_signals():
+    """Pass SIGTERM and SIGINT on to the kernel as SIGTERM, for it has a session of its own. Yields an Event.
+
+    Only the kernel itself gets the signal: its data workers must live until its checkpoint is written.
+    After GRACE seconds the kernel and every process it had started are killed.
+    """
+    import psutil
+
+    asked, before, seen = threading.Event(), psutil.Process().children(), []
+
+    def each(action):
+        for process in seen:
+            with contextlib.suppress(psutil.Error):
+                action(process)
+
+    def forward(number, frame):
+        if asked.is_set():
+            return
+        asked.set()
+        for kernel in [process for process in psutil.Process().children() if process not in before]:
+            with contextlib.suppress(psutil.Error):
+                seen.extend([kernel, *kernel.children(recursive=True)])
+                kernel.terminate()
+        watchdog.start()
+
+    watchdog = threading.Timer(GRACE, each, [psutil.Process.kill])
+    watchdog.daemon = True
+    main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.signal(number, forward)
+                for number in (signal.SIGTERM, signal.SIGINT) if main_thread}
+    try:
+        yield asked
+    finally:
+        if seen:  # what the kernel left behind
+            each(psutil.Process.terminate)
+            psutil.wait_procs(seen, timeout=GRACE)
+            each(psutil.Process.kill)
+        watchdog.cancel()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

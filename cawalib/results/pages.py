@@ -1,0 +1,98 @@
+"""Pages whose tables and counted sentences are generated: what stands between two markers is never typed.
+
+    python -m cawalib.results.pages            write them into README.md and docs/evidence.md
+
+In a page, a table of a study's page, or of a file that is nothing else:
+
+    <!-- table: outputs/reference/evidence/tables/methods.md#overview -->
+    <!-- end of table -->
+
+and within a sentence, of study `evidence`, in how many comparisons CAWA is better, and by how much in one:
+
+    <!-- count: better, CAWA, cross entropy, mIoU -->6 of 6<!-- end -->
+    <!-- difference: camvid, CAWA, cross entropy, mIoU -->+4.3 [+1.9, +6.7]<!-- end -->
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+from cawalib.files import atomic
+from cawalib.results.comparison import ComparisonError
+from cawalib.results.side_by_side import SideBySide, side_by_side
+from cawalib.results.tables import difference_text
+from cawalib.runs import ARCHIVE, RunError, load_runs, load_study
+
+PAGES = ("README.md", "docs/evidence.md")
+TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+WORDS = re.compile(r"(<!-- (count|difference): (.+?) -->).*?(<!-- end -->)", re.DOTALL)
+
+
+def fill(text: str, root=".") -> str:
+    """A page's text with every marked table and number put in anew.
+
+    Args:
+        root: what the tables' paths count from.
+
+    Raises:
+        FileNotFoundError: a table that a marker names is not there.
+        ComparisonError: a label, group or metric that a marker names is not there.
+    """
+    text = TABLE.sub(lambda match: f"{match[1]}\n{_table(match[2], root)}\n\n{match[3]}", text)
+    return WORDS.sub(lambda match: match[1] + _words(match[2], match[3].split(", ", 1), root) + match[4], text)
+
+
+def _table(place, root):
+    """A whole file, or of a page of tables the section behind its `#`."""
+    path, _, section = place.partition("#")
+    found = Path(root, path)
+    if found.is_file():
+        whole = found.read_text()
+        parts = dict(re.findall(r"^## (\S+)\n\n(.*?)(?=^## |\Z)", whole, re.MULTILINE | re.DOTALL))
+        if not section or section in parts:
+            return (parts[section] if section else whole).strip()
+    raise FileNotFoundError(f"table {place}: not found; publish the study it belongs to, or mend the marker")
+
+
+def _words(kind, arguments, root):
+    first, rest = arguments
+    beside = _evidence(str(root))
+    # labels hold commas: what stands before the last one is "label, other", split where both halves are labels
+    names, metric = rest.rsplit(", ", 1)
+    labels = {run.label for run in beside.runs}
+    pairs = [(names[:match.start()], names[match.end():]) for match in re.finditer(", ", names)]
+    pair = next((pair for pair in pairs if set(pair) <= labels), None)
+    if pair is None:
+        raise ComparisonError(f"marker '{kind}: {first}, {rest}': no two labels of the study; mend the marker")
+    if kind == "count":
+        return "{} of {}".format(*beside.count(first, *pair, metric))
+    row = beside.difference(first, *pair, metric)
+    if row is None:
+        raise ComparisonError(f"marker '{kind}: {first}, {rest}': no such comparison; there are "
+                              f"{', '.join(beside.groups)}")
+    return difference_text(row).rstrip("*")
+
+
+@cache
+def _evidence(root) -> SideBySide:
+    study = load_study(Path(root, "workflow/grids/evidence.yaml"))
+    return side_by_side(study, load_runs(study, archive=Path(root, "outputs/reference/evidence", ARCHIVE)))
+
+
+def main() -> int:
+    for page in PAGES:
+        try:
+            text = fill(Path(page).read_text())
+        except (FileNotFoundError, ComparisonError, RunError) as error:
+            print(f"cawalib.results.pages: error: {page}: {error}", file=sys.stderr)
+            return 1
+        with atomic(page) as partial:
+            partial.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

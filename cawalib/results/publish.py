@@ -1,0 +1,235 @@
+"""A finished study in a few files, where it can be committed as a reference, and its runs back from there.
+
+    python -m cawalib.results.publish demo outputs/reference/demo
+    python -m cawalib.results.publish evidence outputs/reference/evidence --unfinished    what there is of a long study
+    python -m cawalib.results.publish evidence outputs/reference/evidence --restore       published runs back to outputs
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from cawalib.files import atomic, write_table
+from cawalib.results import tables
+from cawalib.results.comparison import tidy
+from cawalib.results.figures.style import save
+from cawalib.results.side_by_side import side_by_side
+from cawalib.runs import (
+    ARCHIVE,
+    Run,
+    RunError,
+    Study,
+    group_folder,
+    load_runs,
+    load_study,
+    outdated,
+    read_archive,
+    unpack,
+    write_archive,
+)
+from cawalib.settings import ConfigError
+
+# figures that show images: only of the built-in data, since real images may not be passed on
+PICTURES = ("class_activation_maps", "qualitative")
+EVIDENCE = ("evidence-settings", "evidence-options", "evidence")  # the studies of `make evidence`
+FIRST = ("overview", "main", "main_by_images")  # tables that open a group's page; the others follow by name
+
+
+def publish(study: Study, target, outputs_root="outputs", command: str = "", unfinished: bool = False) -> None:
+    """Put the runs, tables and figures of a study into a few files, and write a README.md about them.
+
+    One archive holds the runs (see `runs.archive`), `runs.csv` has a row per run and split, and each compared group one
+    page of tables. Left out: checkpoints and notebooks; pictures of every run but the two of the main group that
+    notebook 05 shows, and of every dataset but the built-in one.
+
+    Args:
+        study: every one of its runs must be finished, as the code computes today, and no smoke run.
+        target: folder; what it holds of the same names is replaced.
+        outputs_root: where the figures and tables of the study are.
+        command: what made the runs, for the README.
+        unfinished: publish the runs and tables that are there; the README says how many are missing.
+
+    Raises:
+        RunError: a run that may not be published, by name, or tables that are missing.
+    """
+    runs, target = load_runs(study, allow_unfinished=unfinished), Path(target)
+    if not runs:
+        raise RunError(f"study '{study.name}': not one run is finished; train some first")
+    drawn = {kind: Path(outputs_root, kind, study.name) for kind in ("tables", "figures")}
+    for group in study.compared:
+        path = drawn["tables"] / group_folder(group) / "main.md"
+        if not path.is_file() and not unfinished:
+            raise RunError(f"{path}: not found; draw the study's figures and tables first (notebook 05)")
+    target.mkdir(parents=True, exist_ok=True)
+    write_archive(target / ARCHIVE, runs, _shown(study, runs))
+    write_table(target / "runs.csv", runs_table(runs))
+    for group in study.compared:
+        _copy_figures(study, group, drawn["figures"] / group_folder(group), target / "figures" / group_folder(group))
+        _write_page(study, group, drawn["tables"] / group_folder(group), target)
+    beside = side_by_side(study, runs)
+    if beside:
+        sections = [f"## {name}\n\n{tables.markdown(table)}" for name, table in beside.tables().items()]
+        _write_text(target / "tables" / "across.md", f"# Study `{study.name}`: all comparisons side by side\n\n"
+                    f"{HOW_TO_READ}\n\n" + "\n".join(sections))
+        if "CAWA" in beside.baselines:
+            save(beside.figure(), target / "figures", "across_groups")
+    _write_text(target / "README.md", _readme(study, runs, command))
+
+
+def _copy_figures(study, group, source, target):
+    for path in sorted(source.glob("*.p[dn][fg]")):
+        if _is_built_in(study, group) or path.stem not in PICTURES:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / path.name)
+
+
+def page_of(group: str) -> str:
+    """The file name of a group's page of tables."""
+    return f"{group_folder(group) or 'methods'}.md"
+
+
+def _write_page(study, group, source, target):
+    """All tables of a group on one page, a section each."""
+    paths = sorted(source.glob("*.md"), key=lambda path: ([*FIRST, path.stem].index(path.stem), path.stem))
+    if paths:
+        sections = [f"## {path.stem}\n\n{path.read_text()}" for path in paths]
+        _write_text(target / "tables" / page_of(group), f"# Study `{study.name}`, group {group}\n\n{HOW_TO_READ}\n\n"
+                    + "\n".join(sections))
+
+
+def _write_text(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as partial:
+        partial.write_text(text)
+
+
+def _shown(study, runs):
+    """The names of the runs whose pictures are published: of the main group, the baseline's and CAWA's first."""
+    group = study.compared[0]
+    own = sorted((run for run in runs if run.group == group), key=lambda run: run.config.seed)
+    baseline = [run.config.name for run in own if run.label == study.group(group)[0].label]
+    ours = [run.config.name for run in own if run.config.method == "cawa"]
+    return {*baseline[:1], *ours[:1]} if _is_built_in(study, group) else set()
+
+
+def _is_built_in(study, group):
+    entry = study.group(group)[0]
+    return entry.config(entry.seeds[0]).dataset == "streets"
+
+
+def runs_table(runs: list[Run]) -> pd.DataFrame:
+    """One row per run and split.
+
+    Returns:
+        Columns group, label, dataset, method, seed, split; every metric of `comparison.METRICS` in [0,1]; config_hash,
+        duration_seconds, peak_memory_bytes, device, commit.
+    """
+    keys = ["group", "label", "dataset", "method", "seed", "split"]
+    table = tidy(runs)
+    metrics = list(table["metric"].unique())
+    wide = table.pivot(index=keys, columns="metric", values="value")[metrics].round(5).reset_index()
+    made = pd.DataFrame([
+        {"group": run.group, "label": run.label, "seed": run.config.seed, "config_hash": run.config.hash,
+         "duration_seconds": run.environment["duration_seconds"],
+         "peak_memory_bytes": run.environment["peak_memory_bytes"],
+         "device": run.environment["device"], "commit": run.environment["commit"]} for run in runs])
+    return wide.merge(made, on=["group", "label", "seed"])
+
+
+def restore(study: Study, archive) -> int:
+    """Write published runs of a study to where it looks for them, so that only what is missing is trained.
+
+    Runs that are there already are left alone; runs that would come out differently today do not come back.
+
+    Returns:
+        How many runs were written.
+    """
+    published, written = read_archive(archive), 0
+    # frozen weights are read from another run, which must not be the newer of the two
+    for _, config in sorted(study.configs(), key=lambda pair: pair[1].score_source == "frozen"):
+        run = published.get(config.name)
+        if run is None or (config.folder / "metrics.json").is_file():
+            continue
+        if not outdated(run.config, run.environment.get("behaviour")):
+            unpack(run, config.folder)
+            written += 1
+    return written
+
+
+HOW_TO_READ = """In percent: mean ± standard deviation over seeds, and differences paired by seed with their 95 %
+interval; * where that leaves out 0. Inside the interval nothing is ranked. Intervals are those of single comparisons,
+not corrected for how many stand here: some * are chance. Not to be set beside published numbers."""
+
+
+def _readme(study, runs, command):
+    environments = list({run.config.name: run.environment for run in runs}.values())
+    devices = sorted({environment["device"] for environment in environments})
+    commits = {environment["commit"][:12] for environment in environments}
+    packages = ", ".join(f"{name} {version}" for name, version in environments[0]["packages"].items())
+    minutes = sum(environment["duration_seconds"] for environment in environments) / 60
+    memory = max(environment["peak_memory_bytes"] for environment in environments) / 2**30
+    return f"""# Reference results: study `{study.name}`
+
+Generated by `python -m cawalib.results.publish`; no number here is typed.
+
+{_groups_text(study, runs)}
+- All runs, with settings, provenance, histories and weights: `{ARCHIVE}`, one line of JSON each
+  (`pandas.read_json("{ARCHIVE}", lines=True)`; schema: `cawalib/runs/archive.py`). Their metrics alone: `runs.csv`.
+- Made by: `{command}`
+- {len(environments)} runs of {len(commits)} commits (each named in `runs.csv`), all as the present code computes.
+- Device: {'; '.join(devices)}. Together {minutes:.0f} minutes of training, at most {memory:.1f} GiB each.
+- Python {environments[0]['python']}, {packages}.
+
+{HOW_TO_READ}
+"""
+
+
+def _groups_text(study, runs):
+    """A line per group: how many of its runs are here, and on what they were trained."""
+    wanted = Counter(entry.group for entry, _ in study.configs())
+    lines = []
+    for group, expected in wanted.items():
+        own = [run for run in runs if run.group == group]
+        count = f"{len(own)} runs" if len(own) == expected else f"**{len(own)} of {expected} runs**"
+        if own:
+            config, digest = own[0].config, own[0].environment["data_digest"][:12]
+            count += (f"; dataset `{config.dataset}` (data digest {digest}), network `{config.network}`, "
+                      f"{config.image_width}x{config.image_height}, {config.epochs} epochs")
+        pages = f" [Tables](tables/{page_of(group)})." if group in study.compared else ""
+        lines.append(f"- {group}: {count}.{pages}")
+    return "\n".join(lines)
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser("cawalib.results.publish",
+                                     description="Copy a finished study to a reference folder.")
+    parser.add_argument("study", help="a grid in workflow/grids")
+    parser.add_argument("target", help="such as outputs/reference/demo")
+    parser.add_argument("--outputs-root", default="outputs")
+    parser.add_argument("--unfinished", action="store_true", help="take the runs that are there")
+    parser.add_argument("--restore", action="store_true", help="the other way round: published runs to the outputs")
+    options = parser.parse_args(arguments)
+    command = {"demo": "make paper", **dict.fromkeys(EVIDENCE, "make evidence")}.get(
+        options.study,
+        f"snakemake --snakefile workflow/Snakefile --cores 2 --config study={options.study} data_root=...")
+    try:
+        study = load_study(Path("workflow/grids", f"{options.study}.yaml"), outputs_root=options.outputs_root)
+        if options.restore:
+            archive = Path(options.target, ARCHIVE)
+            print(f"{restore(study, archive)} runs written from {archive} to {options.outputs_root}")
+        else:
+            publish(study, options.target, options.outputs_root, command, options.unfinished)
+    except (ConfigError, RunError) as error:
+        print(f"cawalib.results.publish: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

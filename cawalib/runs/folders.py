@@ -1,0 +1,171 @@
+"""Run folders: written whole, read back with their provenance, refused by name when they do not fit.
+
+One run is one folder, `outputs/runs/<dataset>/<method>/<config hash>/seed<k>/`. `metrics.json` is written
+last: it alone means that the run is done. A published run lies in its study's archive instead, see `archive`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pandas as pd
+
+from cawalib.datasets import ClassStatistics
+from cawalib.files import write_json
+from cawalib.runs.behaviour import outdated
+from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
+
+
+class RunError(RuntimeError):
+    """A run folder cannot be used. The message is one line and names the folder."""
+
+
+# ---------------------------------------------------------------- writing
+
+@contextmanager
+def claim(folder):
+    """Make the folder, see that it can be written, and keep other processes out of it while a run writes there.
+
+    Raises:
+        RunError: the folder cannot be written, or another process is writing this very run.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", blocking=False)
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunError(f"run folder {folder}: another process is writing this run; wait for it to end") from None
+    except OSError as error:
+        raise RunError(f"run folder {folder}: cannot be written ({error.strerror}); "
+                       "choose another 'outputs_root' or mend its permissions") from None
+    try:
+        yield folder
+    finally:
+        lock.release()
+        _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder):
+    # a run refused before it began leaves no trace, not even its empty parents up to `runs`
+    if [path.name for path in folder.iterdir()] == [".lock"]:
+        (folder / ".lock").unlink()
+        for path in [folder, *folder.parents][:5]:
+            if any(path.iterdir()):
+                break
+            path.rmdir()
+
+
+def take_up(config: RunConfig, environment: dict) -> Run | None:
+    """Look at what the run's folder holds: a finished run is returned, one that would come out otherwise moved aside.
+
+    Args:
+        environment: of the run to come, see `environment`; it is written when there is work to do.
+
+    Returns:
+        The finished run, or None when there is work to do (from a checkpoint, if one is there).
+
+    Raises:
+        RunError: the folder holds another configuration or was made from other data.
+    """
+    folder = config.folder
+    if (folder / "config.json").is_file():
+        found = json.loads((folder / "config.json").read_text())
+        different = [k for k, v in dataclasses.asdict(config).items()
+                     if found.get(k) != v and (k == "seed" or k not in PLACE_FIELDS)]
+        if different:
+            raise RunError(f"run folder {folder}: holds another configuration ('{different[0]}' is "
+                           f"{found.get(different[0])!r} there, {getattr(config, different[0])!r} here); move it away")
+    if (folder / "environment.json").is_file():
+        found = json.loads((folder / "environment.json").read_text())
+        different = [name for name in ("device_type", "precision") if found.get(name) != environment[name]]
+        different = outdated(config, found.get("behaviour")) + different
+        if different:
+            _set_aside(folder, different)
+        elif found["data_digest"] != environment["data_digest"]:
+            raise RunError(f"run folder {folder}: made from other data of dataset '{config.dataset}' than now in "
+                           f"'{config.data_root}'; choose another 'outputs_root' or move the folder away")
+    if (folder / "metrics.json").is_file():
+        return load_run(folder)
+    write_json(folder / "config.json", dataclasses.asdict(config))
+    write_json(folder / "environment.json", environment)
+    return None
+
+
+def _set_aside(folder, different):
+    # not deleted: what was made in another way stays beside the new run
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.old{number}")).exists():
+        number += 1
+    target.mkdir()
+    for path in folder.iterdir():
+        if path.name != ".lock":
+            path.rename(target / path.name)
+    print(f"{folder}: would come out differently now ({', '.join(different)}), moved to {target.name}")
+
+
+# ---------------------------------------------------------------- reading
+
+@dataclass(frozen=True)
+class Run:
+    """A run read back. Tables and arrays are read when asked for."""
+
+    folder: Path
+    config: RunConfig
+    metrics: dict
+    environment: dict
+    label: str = ""  # the study's name for it
+    group: str = ""  # the study's group it is compared in
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Per epoch: epoch, learning_rate, train_loss, val_miou, val_mean_accuracy, val_pixel_accuracy, seconds."""
+        return pd.read_csv(self.folder / "history.csv", float_precision="round_trip")
+
+    @cached_property
+    def class_weights(self) -> pd.DataFrame:
+        """Per recorded update and class: update, class, score, basic_weight, ratio_weight, weight."""
+        return pd.read_csv(self.folder / "class_weights.csv", float_precision="round_trip")
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether there are pictures; a published run of real data has none, since images may not be passed on."""
+        return (self.folder / "samples.npz").is_file()
+
+    @property
+    def statistics(self) -> ClassStatistics:
+        """The training split's counts that every static weighting starts from."""
+        kept = self.metrics
+        return ClassStatistics(tuple(kept["classes"]), np.array(kept["train_pixels"]), np.array(kept["train_images"]),
+                               np.array(kept["train_pixels_where_present"]), kept["train_size"])
+
+    @cached_property
+    def samples(self) -> dict[str, np.ndarray]:
+        """images (N,H,W,3), labels, predictions (N,H,W) uint8; maps (N,C,H,W) uint8, 255 = 1; present (N,C) bool."""
+        with np.load(self.folder / "samples.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def load_run(folder, label: str = "", group: str = "") -> Run:
+    """Read a finished run.
+
+    Raises:
+        RunError: the folder is missing, not finished, or cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"run folder {folder}: not found; train it first")
+    if not (folder / "metrics.json").is_file():
+        raise RunError(f"run folder {folder}: not finished (no metrics.json); start the same run again, it resumes")
+    try:
+        parts = [json.loads((folder / f"{name}.json").read_text()) for name in ("config", "metrics", "environment")]
+        return Run(folder, config_from(parts[0], where=f"{folder}/config.json"), parts[1], parts[2], label, group)
+    except (OSError, json.JSONDecodeError, ValueError) as error:
+        raise RunError(f"run folder {folder}: cannot be read ({error})") from None

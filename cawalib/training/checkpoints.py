@@ -1,0 +1,84 @@
+"""A run's state on disk, so that it can stop at any step and go on as if it never had.
+
+`training` below is a `loop.Training`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+
+import torch
+
+from cawalib.files import atomic
+from cawalib.runs import RunError
+
+
+@contextmanager
+def stop_on_sigterm():
+    """Yields an event that SIGTERM sets; the loop looks at it after every step."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def save(training) -> None:
+    """Write checkpoint/last.pt, atomically."""
+    if not training.accelerator.is_main_process:
+        return
+    scaler, device = training.accelerator.scaler, training.accelerator.device
+    state = {
+        "hash": training.config.hash, "seed": training.config.seed,
+        "model": training.network.state_dict(),
+        "optimizer": training.optimizer.state_dict(), "scheduler": training.scheduler.state_dict(),
+        "criterion": training.criterion.state_dict(), "scaler": scaler.state_dict() if scaler else {},
+        "epoch": training.epoch, "batch": training.batch, "loss_sum": float(training.loss_sum),
+        "epoch_seconds": training.epoch_seconds, "seconds": training.seconds, "history": training.history,
+        "weights": [torch.from_numpy(array) for array in training.weights],
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+    path = training.config.folder / "checkpoint" / "last.pt"
+    path.parent.mkdir(exist_ok=True)
+    with atomic(path) as partial:
+        torch.save(state, partial)
+
+
+def restore(training) -> None:
+    """Take up the run's checkpoint, if it has one.
+
+    Raises:
+        RunError: the checkpoint is damaged or belongs to another configuration.
+    """
+    path = training.config.folder / "checkpoint" / "last.pt"
+    if not path.is_file():
+        return
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a damaged file makes the unpickler fail in any way
+        raise RunError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start again") from None
+    found = (state.get("hash"), state.get("seed"))
+    expected = (training.config.hash, training.config.seed)
+    if found != expected:
+        raise RunError(f"{path}: checkpoint of another configuration (hash and seed {found}, expected {expected}); "
+                            "delete it to start again")
+    training.network.load_state_dict(state["model"])
+    training.optimizer.load_state_dict(state["optimizer"])
+    training.scheduler.load_state_dict(state["scheduler"])
+    training.criterion.load_state_dict(state["criterion"])
+    if training.accelerator.scaler:
+        training.accelerator.scaler.load_state_dict(state["scaler"])
+    for name in ("epoch", "batch", "loss_sum", "epoch_seconds", "seconds", "history"):
+        setattr(training, name, state[name])
+    training.weights = [tensor.numpy() for tensor in state["weights"]]
+    torch.set_rng_state(state["random"])
+    if training.accelerator.device.type == "cuda" and state["random_cuda"] is not None:
+        torch.cuda.set_rng_state(state["random_cuda"], training.accelerator.device)
+    print(f"Going on after epoch {training.epoch}, batch {training.batch}: {path}")

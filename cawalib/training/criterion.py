@@ -1,0 +1,111 @@
+"""The loss of a run: a weighting and a loss function, as a method's settings ask for them (METHOD.md, Competitors)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cawalib.datasets import IGNORE, ClassStatistics
+from cawalib.method import (
+    CAWAWeighting,
+    ClassDifficultyWeighting,
+    Feedback,
+    RecallWeighting,
+    Weighting,
+    adjusted,
+    cross_entropy,
+    focal,
+    ohem,
+    static_weight,
+    varied,
+)
+from cawalib.settings import MethodConfig
+
+
+class Criterion(nn.Module):
+    """A weighting and a loss: what a method is. Call `update(feedback)`, then the criterion itself.
+
+    Args:
+        statistics: of the training split, for the losses that need class frequencies.
+    """
+
+    def __init__(self, config: MethodConfig, weighting: Weighting, statistics: ClassStatistics):
+        super().__init__()
+        self.weighting, self.config = weighting, config
+        # a class that does not occur in training would have log 0: it is taken to have one pixel
+        pixels = torch.as_tensor(statistics.pixels, dtype=torch.float64).clamp_min(1)
+        self.register_buffer("prior", (pixels / pixels.sum()).float())
+
+    def update(self, feedback: Feedback) -> None:
+        self.weighting.update(feedback)
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C, H, W), labels (B, H, W) -> scalar."""
+        config, weight = self.config, self.weighting.weight
+        match config.loss:
+            case "cross_entropy":
+                return cross_entropy(logits, labels, weight)
+            case "focal":
+                return focal(logits, labels, config.focal_gamma)
+            case "ohem":
+                return ohem(logits, labels, config.ohem_threshold)
+            case "logit_adjustment":
+                return cross_entropy(adjusted(logits, self.prior, config.logit_adjustment_tau), labels, weight)
+            case "logit_variation":
+                return cross_entropy(varied(logits, self.prior, config.logit_variation_sigma), labels, weight)
+            case "cross_entropy_and_dice":
+                return cross_entropy(logits, labels, weight) + region_loss("dice", logits, labels)
+        share = config.cross_entropy_share
+        region = region_loss(config.loss, logits, labels, config.tversky_beta)
+        return region if share == 0 else share * cross_entropy(logits, labels, weight) + (1 - share) * region
+
+
+def build_weighting(config: MethodConfig, statistics: ClassStatistics, frozen: torch.Tensor | None = None,
+                    epochs: int = 1, epoch_steps: int = 1, seed: int = 0) -> Weighting:
+    """The weighting a run asks for.
+
+    Args:
+        frozen: (C,) the weights to keep, for score_source "frozen".
+        epochs, epoch_steps: of the run, and training steps of an epoch.
+        seed: of the control that shuffles scores over classes.
+    """
+    num_classes = len(statistics.classes)
+    if config.weighting == "recall":
+        return RecallWeighting(num_classes, IGNORE)
+    if config.weighting == "class_difficulty":
+        return ClassDifficultyWeighting(num_classes, epoch_steps, config.difficulty_exponent, IGNORE)
+    if config.weighting != "cawa":
+        return Weighting(static_weight(config.weighting, statistics.pixels, statistics.images,
+                                       statistics.pixels_where_present, config.effective_beta))
+    if config.score_source == "frozen":
+        return Weighting(frozen)
+    return CAWAWeighting(
+        num_classes, threshold=config.pseudo_mask_threshold, parts=tuple(config.score_parts.split(",")),
+        momentum=config.score_momentum, stride=config.score_stride, absent_images=config.absent_images,
+        max_images=config.feedback_images, layer=config.target_layer, kind=config.cam_kind,
+        source=config.score_source, terms=config.weight_terms, seed=seed, exclusive=config.exclusive_masks,
+        power=config.weight_power,
+        prior=static_weight("inverse_frequency", statistics.pixels) ** config.frequency_prior,
+        warmup=updates_in(config, config.warmup_epochs, epoch_steps),
+        until=updates_in(config, epochs - config.cooldown_epochs, epoch_steps), ignore_index=IGNORE)
+
+
+def updates_in(config: MethodConfig, epochs: int, epoch_steps: int) -> int:
+    """Updates of the class weights in so many epochs."""
+    return -(-epochs * epoch_steps // config.update_every)
+
+
+def region_loss(name: str, logits: torch.Tensor, labels: torch.Tensor, beta: float = 0.7) -> torch.Tensor:
+    """Dice (Milletari 2016), Tversky (Salehi 2017; beta weighs misses, 1 - beta false pixels) or Lovasz-softmax
+    (Berman 2018), over the whole batch, as segmentation-models-pytorch has them; 0 for a batch without valid pixels.
+    """
+    from segmentation_models_pytorch import losses  # imported here: it takes seconds, and most methods need none of it
+
+    if (labels == IGNORE).all():
+        return 0 * logits.sum()
+    function = {
+        "dice": lambda: losses.DiceLoss("multiclass", ignore_index=IGNORE),
+        "tversky": lambda: losses.TverskyLoss("multiclass", ignore_index=IGNORE, alpha=1 - beta, beta=beta),
+        "lovasz": lambda: losses.LovaszLoss("multiclass", ignore_index=IGNORE),
+    }[name]()
+    return function(logits.float(), labels)

@@ -1,0 +1,197 @@
+"""What a trained network does on a split: its metrics, and a few pictures to look at."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from cawalib.datasets import ClassStatistics, SegmentationDataset
+from cawalib.method import class_activation_maps, evaluation_mode
+from cawalib.progress import progress
+from cawalib.runs import RunConfig
+from cawalib.training.metrics import confusion_matrix, summary
+from cawalib.training.models import SegmentationModel
+from cawalib.training.transforms import EvaluationImages, collate_evaluation
+
+SMOKE_BATCHES = 2  # all that a smoke run sees of a split
+SAMPLE_IMAGES = 4
+SAMPLE_CANDIDATES = 200
+PICTURE_SIDE = 256  # pixels
+CLASSES_AT_ONCE = 16
+
+
+@torch.no_grad()
+def evaluate(model: SegmentationModel, dataset: SegmentationDataset, statistics: ClassStatistics, config: RunConfig,
+             accelerator: Accelerator) -> dict:
+    """All metrics of a dataset at the labels' full resolution, see `metrics.summary`.
+
+    Args:
+        model: the bare network, on the accelerator's device; its train/eval flags are left as they are.
+        statistics: of the training split, for head, body and tail.
+    """
+    num_classes = len(dataset.classes)
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=accelerator.device)
+    # images of one size go through the network together; whole ones one by one, as memory asks
+    batch = config.batch_size if config.evaluation == "resize" else 1
+    loader = DataLoader(EvaluationImages(dataset, config), batch, collate_fn=collate_evaluation,
+                        num_workers=config.data_workers, generator=torch.Generator())
+    limit = SMOKE_BATCHES if config.smoke else None
+    with evaluation_mode(model):
+        for images, labels in progress(itertools.islice(loader, limit), limit or len(loader), "evaluating"):
+            for logits, truth in zip(_logits(model, images, config, accelerator), labels, strict=True):
+                truth = truth.to(logits.device)
+                confusion += confusion_matrix(predict(logits, truth.shape), truth, num_classes)
+    return summary(confusion.cpu().numpy(), statistics)
+
+
+def predict(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Logits (C, h, w) of one image to the most likely class at every pixel of (H, W), int64."""
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits.argmax(dim=0)
+    # a few classes at a time: 150 of them at the size of a large photograph are gigabytes
+    best = torch.full(size, -torch.inf, device=logits.device)
+    chosen = torch.zeros(size, dtype=torch.int64, device=logits.device)
+    for start in range(0, len(logits), CLASSES_AT_ONCE):
+        part = functional.interpolate(logits[None, start:start + CLASSES_AT_ONCE], size, mode="bilinear",
+                                      align_corners=False)[0]
+        values, indices = part.max(dim=0)
+        better = values > best
+        best, chosen = torch.where(better, values, best), torch.where(better, indices + start, chosen)
+    return chosen
+
+
+def _logits(model, images, config, accelerator):
+    """Logits (B, C, h, w) float32 at the images' size."""
+    images = images.to(accelerator.device)
+    if config.evaluation == "slide":
+        return slide(lambda window: _forward(model, window, accelerator), images,
+                     (config.image_height, config.image_width))
+    if config.evaluation == "whole":
+        height, width = images.shape[-2:]
+        return _forward(model, _padded(images), accelerator)[..., :height, :width]
+    return _forward(model, images, accelerator)
+
+
+def _padded(images):
+    """Filled up below and on the right to multiples of 32, since networks halve their input up to five times.
+
+    With 0, the mean colour; what stands on it is to be cut off again.
+    """
+    height, width = images.shape[-2:]
+    return functional.pad(images, (0, -width % 32, 0, -height % 32))
+
+
+def _forward(model, images, accelerator):
+    with accelerator.autocast():
+        return model(images.contiguous(memory_format=torch.channels_last)).float()
+
+
+def slide(forward, images: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
+    """Mean logits over windows that lie over the whole image, a quarter of each over its neighbour.
+
+    Args:
+        forward: (B, 3, *window) -> (B, C, *window).
+        images: (B, 3, H, W); smaller ones than the window are filled up with 0 and cut again.
+        window: height and width in pixels.
+
+    Returns:
+        (B, C, H, W).
+    """
+    height, width = images.shape[-2:]
+    images = functional.pad(images, (0, max(0, window[1] - width), 0, max(0, window[0] - height)))
+    total, count = None, torch.zeros(images.shape[-2:], device=images.device)
+    for top in _starts(images.shape[-2], window[0]):
+        for left in _starts(images.shape[-1], window[1]):
+            place = (..., slice(top, top + window[0]), slice(left, left + window[1]))
+            logits = forward(images[place])
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], *images.shape[-2:])
+            total[place] += logits
+            count[place] += 1
+    return (total / count)[..., :height, :width]
+
+
+def _starts(length, window):
+    """First pixels of the windows along one side; the last window ends where the image does."""
+    step = max(1, window * 3 // 4)
+    return [*range(0, length - window, step), length - window]
+
+
+@torch.no_grad()
+def sample_predictions(model: SegmentationModel, dataset: SegmentationDataset, statistics: ClassStatistics,
+                       config: RunConfig, accelerator: Accelerator) -> dict[str, np.ndarray]:
+    """A few images with labels, predictions and maps, all at one small size (see `Run.samples`).
+
+    Those with the most pixels of tail classes: chosen by their labels, never by how well they came out. They go
+    through the network as in `evaluate`, and are brought to the picture's size then. The maps are of the whole image,
+    where windows are used of one brought down to a window's area, which is what fits in memory.
+    """
+    chosen = _richest_in_tail(dataset, statistics)
+    images, size = EvaluationImages(dataset, config), _picture_size(config)
+    samples = {name: [] for name in ("images", "labels", "predictions", "maps", "present")}
+    with evaluation_mode(model):
+        for index in chosen:
+            image = images[index][0][None].to(accelerator.device)
+            labels = _nearest(torch.from_numpy(dataset[index][1]), size)
+            predicted = _logits(model, image, config, accelerator)[0].argmax(dim=0)
+            present = torch.isin(torch.arange(len(dataset.classes)), labels)
+            samples["images"].append(_resized(dataset[index][0], size))
+            samples["labels"].append(labels)
+            samples["predictions"].append(_nearest(predicted.cpu().byte(), size))
+            if config.evaluation == "slide":
+                image = _at_most(image, config.image_height * config.image_width)
+            samples["maps"].append(_maps(model, image, present, size))
+            samples["present"].append(present)
+    return {name: torch.stack(parts).numpy() for name, parts in samples.items()}
+
+
+def _at_most(image, pixels):
+    """An image (1, 3, h, w) brought down to so many pixels."""
+    scale = (pixels / (image.shape[-2] * image.shape[-1])) ** 0.5
+    if scale >= 1:
+        return image
+    size = [max(1, int(side * scale)) for side in image.shape[-2:]]
+    return functional.interpolate(image, size, mode="bilinear", antialias=True)
+
+
+def _maps(model, image, present, size):
+    """Maps of the present classes (C, *size) uint8, 255 = 1; those of other classes are 0."""
+    padded = _padded(image)
+    # the maps cover what was filled up as well, so they are made larger by as much, and cut
+    larger = [round(side * after / before)
+              for side, before, after in zip(size, image.shape[-2:], padded.shape[-2:], strict=True)]
+    features = model.features(padded.contiguous(memory_format=torch.channels_last))
+    classes = present.nonzero()[:, 0].to(image.device)
+    maps = torch.zeros(len(present), *size, dtype=torch.uint8)
+    found = class_activation_maps(features, model.classifier, classes, larger)[0, :, :size[0], :size[1]]
+    maps[present] = (found * 255).round().byte().cpu()
+    return maps
+
+
+def _picture_size(config):
+    """The network's input size, brought down to at most 256 pixels a side."""
+    scale = min(1, PICTURE_SIDE / max(config.image_height, config.image_width))
+    return round(config.image_height * scale), round(config.image_width * scale)
+
+
+def _richest_in_tail(dataset, statistics):
+    # of a large split, some evenly spread pairs: reading all of it again would take minutes
+    some = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), SAMPLE_CANDIDATES)).round().astype(int))
+    tail = [statistics.classes.index(name) for name in statistics.groups["pixels"]["tail"]]
+    share = [np.isin(dataset[index][1], tail).mean() for index in some]
+    return some[np.argsort(-np.asarray(share), kind="stable")[:SAMPLE_IMAGES]]
+
+
+def _nearest(labels, size):
+    return functional.interpolate(labels[None, None], size, mode="nearest")[0, 0]
+
+
+def _resized(image, size):
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    tensor = functional.interpolate(tensor, size, mode="bilinear", antialias=True)
+    return tensor[0].permute(1, 2, 0).round().clamp(0, 255).byte()

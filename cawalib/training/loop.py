@@ -1,0 +1,174 @@
+"""Steps and epochs: what a run carries from step to step, and how it goes on."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from accelerate import Accelerator, skip_first_batches
+from torch.utils.data import DataLoader
+
+from cawalib.datasets import ClassStatistics, SegmentationDataset
+from cawalib.method import Feedback, evaluation_mode
+from cawalib.progress import is_watched, progress
+from cawalib.runs import RunConfig, RunError
+from cawalib.training.checkpoints import save
+from cawalib.training.criterion import Criterion, updates_in
+from cawalib.training.evaluation import SMOKE_BATCHES, evaluate
+from cawalib.training.transforms import TrainingImages
+
+RECORDED = 50  # updates of the class weights that class_weights.csv holds: as many as a figure in print shows
+
+
+class TrainingInterrupted(RuntimeError):
+    """The run was told to stop (SIGTERM). Its checkpoint is saved; the same run started again goes on there."""
+
+
+@dataclass
+class Training:
+    """Everything a run carries from step to step."""
+
+    config: RunConfig
+    datasets: dict[str, SegmentationDataset]
+    statistics: ClassStatistics
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    criterion: Criterion
+    loader: DataLoader
+    held_out: TrainingImages | None = None  # what feedback comes from instead of the batches
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the present epoch
+    loss_sum: torch.Tensor | float = 0.0  # over the batches of the present epoch, kept on the device
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0  # of training, over all starts of the run
+    history: list[dict] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)  # (updates, 4, C) per epoch
+
+    @property
+    def batches(self) -> int:
+        return min(SMOKE_BATCHES, len(self.loader)) if self.config.smoke else len(self.loader)
+
+    @property
+    def step(self) -> int:
+        return self.epoch * self.batches + self.batch
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The bare network, neither distributed nor compiled."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    @property
+    def updates(self) -> int:
+        """Updates of the class weights in the whole run."""
+        return updates_in(self.config, self.config.epochs, self.batches)
+
+    @property
+    def recorded(self) -> list[int]:
+        """The updates that go into class_weights.csv: evenly spaced, the first and the last among them.
+
+        Thinned here, once, so that every figure and table, drawn now or from a published archive, sees the same ones.
+        Constant weights are recorded once.
+        """
+        last = self.updates - 1 if self.criterion.weighting.adaptive else 0
+        return np.unique(np.linspace(0, last, min(RECORDED, last + 1)).round().astype(int)).tolist()
+
+
+def training_step(training: Training, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Forward pass, feedback, loss, backward pass, update. Returns the detached loss, left on its device.
+
+    Args:
+        images: (B, 3, H, W) float32.
+        labels: (B, H, W) int64, 255 = ignore.
+    """
+    config, accelerator = training.config, training.accelerator
+    images = images.contiguous(memory_format=torch.channels_last)
+    with accelerator.autocast():
+        logits, features = training.model(images, return_features=True)
+    if training.step % config.update_every == 0:
+        training.criterion.update(_feedback(training, images, labels, logits, features))
+        if training.step // config.update_every in training.recorded:
+            training.criterion.weighting.record()
+    loss = training.criterion(logits, labels)
+    training.optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    training.optimizer.step()
+    training.scheduler.step()
+    return loss.detach()
+
+
+def _feedback(training, images, labels, logits, features):
+    """What the weights are moved by: the step's batch, or images that no step trains on, other ones in every step."""
+    config, accelerator, network = training.config, training.accelerator, training.network
+    if training.held_out is not None:
+        # from (seed, step, process) alone, so that a resumed run goes on as if it never stopped
+        random = np.random.default_rng((config.seed, training.step, accelerator.process_index))
+        count = min(config.feedback_images, len(training.held_out))
+        chosen = random.choice(len(training.held_out), count, replace=False)
+        training.held_out.epoch = training.epoch
+        pairs = [training.held_out[int(index)] for index in chosen]
+        images, labels = (torch.stack(part).to(accelerator.device) for part in zip(*pairs, strict=True))
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), evaluation_mode(network), accelerator.autocast():
+            logits, features = network(images, return_features=True)
+    return Feedback(labels, logits.detach(), features.detach(), network.classifier, network, images)
+
+
+def run_epoch(training: Training, stop: threading.Event) -> None:
+    """The rest of the present epoch, its evaluation, and a checkpoint."""
+    config = training.config
+    training.model.train()
+    training.loader.set_epoch(training.epoch)
+    training.loader.dataset.epoch = training.epoch
+    started = time.perf_counter()
+    batches = skip_first_batches(training.loader, training.batch) if training.batch else training.loader
+    batches = itertools.islice(batches, training.batches - training.batch)
+    bar = progress(batches, training.batches, f"epoch {training.epoch + 1} of {config.epochs}", initial=training.batch)
+    for images, labels in bar:
+        training.loss_sum = training.loss_sum + training_step(training, images, labels)
+        training.batch += 1
+        if stop.is_set():
+            _add_time(training, started)
+            save(training)
+            raise TrainingInterrupted(f"stopped in epoch {training.epoch + 1}, checkpoint saved in "
+                                      f"{config.folder / 'checkpoint'}; start the same run again to go on")
+    _add_time(training, started)
+    _end_epoch(training)
+    save(training)
+
+
+def _add_time(training, started):
+    training.epoch_seconds += time.perf_counter() - started
+    training.seconds += time.perf_counter() - started
+
+
+def _end_epoch(training):
+    config = training.config
+    training.weights.append(training.criterion.weighting.read_record())
+    row = {"epoch": training.epoch + 1, "learning_rate": training.scheduler.get_last_lr()[0],
+           "train_loss": float(training.loss_sum) / training.batches}
+    names = ("miou", "mean_accuracy", "pixel_accuracy")
+    row |= {f"val_{name}": float("nan") for name in names}
+    if (training.epoch + 1) % config.validate_every == 0 or training.epoch + 1 == config.epochs:
+        validation = on_split(evaluate, training, "val")
+        row |= {f"val_{name}": validation[name] for name in names}
+    if not np.isfinite(row["train_loss"]):
+        raise RunError(f"run folder {config.folder}: the training loss is {row['train_loss']} in epoch "
+                            f"{row['epoch']}; lower 'learning_rate', or set mixed_precision to 'no'")
+    training.history.append(row | {"seconds": round(training.epoch_seconds, 3)})
+    if not is_watched() or training.epoch + 1 == config.epochs:
+        shown = f", val mIoU {row['val_miou']:.3f}" if row["val_miou"] == row["val_miou"] else ""
+        training.accelerator.print(f"epoch {row['epoch']:3d}: loss {row['train_loss']:.3f}{shown}", flush=True)
+    training.epoch, training.batch = training.epoch + 1, 0
+    training.loss_sum, training.epoch_seconds = 0.0, 0.0
+
+
+def on_split(function, training: Training, split: str):
+    """A function of `evaluation` on one split of the run."""
+    return function(training.network, training.datasets[split], training.statistics, training.config,
+                    training.accelerator)

@@ -1,0 +1,200 @@
+"""One run from its settings to its metrics, with checkpoints and exact resuming."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import contextmanager, nullcontext
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, set_seed
+from torch.utils.data import DataLoader, DistributedSampler
+
+from cawalib.datasets import SegmentationDataset, class_statistics, load_datasets
+from cawalib.files import check_writable
+from cawalib.method import layer_output
+from cawalib.runs import Run, RunConfig, RunError, claim, environment, load_run, take_up
+from cawalib.settings import ConfigError, DataConfig, MethodConfig, NetworkConfig
+from cawalib.training.checkpoints import restore, stop_on_sigterm
+from cawalib.training.criterion import Criterion, build_weighting
+from cawalib.training.evaluation import SMOKE_BATCHES
+from cawalib.training.finish import finish
+from cawalib.training.loop import Training, run_epoch
+from cawalib.training.models import build_model
+from cawalib.training.sampling import RareClassSampler, held_out
+from cawalib.training.transforms import TrainingImages
+
+
+def train(config: RunConfig) -> Run:
+    """Train one run and write its folder; a finished run is read back, an unfinished one goes on.
+
+    Raises:
+        ConfigError, DatasetError: settings or data that cannot be used; nothing has been written then.
+        RunError: the run folder cannot be written, holds something else, or memory ran out.
+        TrainingInterrupted: on SIGTERM, after saving a checkpoint.
+    """
+    check(config)
+    divide_threads(config)
+    accelerator = build_accelerator(config)
+    main = accelerator.is_main_process  # with several processes, one of them writes
+    with claim(config.folder) if main else nullcontext():
+        with accelerator.main_process_first():  # what it reads and counts, the others find
+            datasets = load_checked(config)
+        made = environment(config, _device_name(accelerator), accelerator.mixed_precision, data_digest(datasets))
+        finished = take_up(config, made) if main else None
+        accelerator.wait_for_everyone()
+        if finished is not None or (config.folder / "metrics.json").is_file():
+            accelerator.print(f"Already finished, read back: {config.folder}")
+            return finished or load_run(config.folder)
+        with memory_errors(config), stop_on_sigterm() as stop:
+            training = set_up(config, datasets, accelerator)
+            restore(training)
+            while training.epoch < config.epochs:
+                run_epoch(training, stop)
+            return finish(training, made)
+
+
+def check(config: RunConfig) -> None:
+    """Find out whether this machine can do the run, before any data is read or anything is written.
+
+    Raises:
+        ConfigError: CUDA or a precision that is not there, an unknown encoder, missing weights, an unfit layer.
+        RunError: an output folder that cannot be written, or no finished run to take frozen weights from.
+    """
+    on_gpu = _on_gpu(config)
+    if config.device == "cuda" and not on_gpu:
+        raise ConfigError("parameter 'device': found 'cuda', but PyTorch sees no CUDA device; choose 'cpu' or 'auto'")
+    if config.mixed_precision == "fp16" and not on_gpu:
+        raise ConfigError("parameter 'mixed_precision': found 'fp16', which needs a GPU; choose 'no', 'bf16' or 'auto'")
+    check_writable(config.outputs_root)
+    network = build_model(config.part(NetworkConfig), num_classes=2)
+    if config.target_layer != "decoder":
+        layer_output(network, config.target_layer, torch.zeros(1, 3, config.image_height, config.image_width))
+    if config.score_source == "frozen":
+        _last_weights(config)
+
+
+def load_checked(config: RunConfig) -> dict[str, SegmentationDataset]:
+    """The run's data, see `datasets.load_datasets`; raises ConfigError if a batch is more than there is."""
+    datasets = load_datasets(config.part(DataConfig), smoke=config.smoke)
+    images = len(datasets["train"])
+    if config.held_out_share:
+        images = len(held_out(datasets["train"], config.held_out_share, config.seed)[0])
+    if images < config.batch_size:
+        raise ConfigError(f"parameter 'batch_size': found {config.batch_size}, more than the {images} training images; "
+                          "lower it")
+    return datasets
+
+
+def divide_threads(config: RunConfig) -> None:
+    """Leave each of the run's data workers a core: more threads than cores slow each other down many times.
+
+    OMP_NUM_THREADS, as the batch engine and torchrun set it, has the last word.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, cores - config.data_workers))
+
+
+def build_accelerator(config: RunConfig) -> Accelerator:
+    """Accelerate on the run's device and precision, whatever an earlier run of this process had."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    # from pinned memory batches travel while the step before them is computed
+    transfer = DataLoaderConfiguration(non_blocking=True)
+    return Accelerator(cpu=not _on_gpu(config), mixed_precision=_precision(config), dataloader_config=transfer)
+
+
+def _on_gpu(config):
+    return config.device != "cpu" and torch.cuda.is_available()
+
+
+def data_digest(datasets: dict[str, SegmentationDataset]) -> str:
+    """SHA-256 over all splits."""
+    return hashlib.sha256("".join(f"{split} {data.digest}" for split, data in datasets.items()).encode()).hexdigest()
+
+
+def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelerator: Accelerator) -> Training:
+    """Model, optimizer, schedule, criterion and loader of a run, seeded and on their device."""
+    set_seed(config.seed)
+    statistics = class_statistics(datasets["train"])
+    model = build_model(config.part(NetworkConfig), len(statistics.classes)).to(memory_format=torch.channels_last)
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=0.9,
+                                    weight_decay=config.weight_decay)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay,
+                                      fused=True)
+    frozen = _last_weights(config) if config.score_source == "frozen" else None
+    model = torch.compile(model) if config.compile else model
+    trained, kept = datasets["train"], None
+    if config.held_out_share:
+        trained, kept = held_out(trained, config.held_out_share, config.seed)
+    loader = _training_loader(config, trained, pin_memory=accelerator.device.type == "cuda")
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    steps = min(SMOKE_BATCHES, len(loader)) if config.smoke else len(loader)
+    method = config.part(MethodConfig)
+    weighting = build_weighting(method, statistics, frozen, config.epochs, steps, config.seed)
+    criterion = Criterion(method, weighting, statistics)
+    criterion = criterion.to(accelerator.device)
+    training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader,
+                        held_out=TrainingImages(kept, config) if kept else None)
+    training.scheduler = torch.optim.lr_scheduler.PolynomialLR(
+        optimizer.optimizer, total_iters=config.epochs * training.batches, power=0.9)
+    return training
+
+
+def _training_loader(config, dataset, pin_memory):
+    images = TrainingImages(dataset, config)
+    if config.sampling == "rare_classes":
+        sampler = RareClassSampler(dataset, config.sampling_temperature, config.seed)
+    else:
+        # as a stock sampler whose order depends on (seed, epoch) alone; sharing out to processes is Accelerate's work
+        sampler = DistributedSampler(images, num_replicas=1, rank=0, seed=config.seed)
+    # a generator of its own: a loader without one draws from the global random state whenever it is started, and
+    # dropout would go on differently in a resumed run
+    return DataLoader(images, config.batch_size, sampler=sampler, drop_last=True, num_workers=config.data_workers,
+                      pin_memory=pin_memory, generator=torch.Generator())
+
+
+def _precision(config):
+    if config.mixed_precision != "auto":
+        return config.mixed_precision
+    if not _on_gpu(config):
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def _last_weights(config):
+    source = load_run(config.replace(score_source="cam").folder)
+    table = source.class_weights
+    return torch.tensor(table[table["update"] == table["update"].max()]["weight"].to_numpy(), dtype=torch.float32)
+
+
+def _device_name(accelerator):
+    if accelerator.device.type == "cuda":
+        return torch.cuda.get_device_name(accelerator.device)
+    return f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+@contextmanager
+def memory_errors(config: RunConfig):
+    """Says of memory that ran out, in one line, which settings to lower.
+
+    Raises:
+        RunError: instead of what PyTorch raises.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) \
+                and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise RunError(
+            f"run folder {config.folder}: out of memory with batch_size {config.batch_size} at {config.image_width}x"
+            f"{config.image_height}; lower 'batch_size', then 'image_height' and 'image_width'") from None

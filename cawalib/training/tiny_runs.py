@@ -1,0 +1,162 @@
+"""The tiny runs behind a run's provenance (`runs.behaviour`): made, held against their committed numbers, accepted.
+
+    python -m cawalib.training.tiny_runs             what comes out differently than the committed numbers say
+    python -m cawalib.training.tiny_runs --accept    it is on purpose: new numbers, and a new version of what changed
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import math
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cawalib.files import write_json
+from cawalib.runs import ARCHIVE, Run, RunConfig, outdated, read_archive
+from cawalib.runs.behaviour import BASE, CASES, TABLE, about, name_of, table
+from cawalib.training.run import train
+
+CLASSES = ("sky", "road", "bush", "car", "sign")
+COLOURS = np.array([(120, 150, 220), (90, 90, 90), (60, 140, 60), (200, 60, 40), (230, 220, 60)])
+# Largest difference taken for rounding, relative and absolute, by quantity. About three times what was seen between
+# processors with and without AVX-512 and between oneDNN and PyTorch's own convolutions; faults make far larger ones.
+TOLERANCE = {"train_loss": (0.005, 0), "learning_rate": (1e-6, 0), "metrics": (0, 0.03), "weight": (0.02, 0.002),
+             "score": (0, 0.005), "updates": (0, 0), "parameters": (0.003, 0), "pictures": (0.02, 0)}
+NETWORK_TOLERANCE = 10  # times as much for the large networks, whose few steps go farther apart
+
+
+# ---------------------------------------------------------------- making them
+
+def write_scenes(root) -> None:
+    """A handful of scenes as a `folder` dataset, made of whole numbers alone, so that they are the same everywhere."""
+    root, random = Path(root), np.random.default_rng(20)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    rows = [f"{index},{name}\n" for index, name in enumerate(CLASSES)]
+    (root / "classes.csv").write_text("id,name\n" + "".join(rows) + "255,void\n")
+    for split, count in (("train", 16), ("val", 4), ("test", 4)):
+        names = [f"{split}{number:02d}" for number in range(count)]
+        for number, name in enumerate(names):
+            image, labels = _scene(random, number)
+            Image.fromarray(image).save(root / "images" / f"{name}.png")
+            Image.fromarray(labels).save(root / "masks" / f"{name}.png")
+        (root / f"{split}.txt").write_text("\n".join(names) + "\n")
+
+
+def _scene(random, number):
+    """Sky over a road with bushes, mostly a car, a sign in every other scene, and two rows of void."""
+    labels = np.zeros((48, 72), np.uint8)
+    labels[int(random.integers(20, 30)):] = 1
+
+    def box(value, height, width, top):
+        row, column = int(random.integers(top, 48 - height)), int(random.integers(0, 72 - width))
+        labels[row:row + height, column:column + width] = value
+
+    for _ in range(2):
+        box(2, 12, 10, 8)
+    if random.integers(0, 4):
+        box(3, 10, 16, 24)
+    if number % 2 == 0:
+        box(4, 5, 4, 4)
+    labels[-2:] = 255
+    shown = np.where(labels == 255, 1, labels)
+    return np.clip(COLOURS[shown] + random.integers(-40, 41, (48, 72, 3)), 0, 255).astype(np.uint8), labels
+
+
+def measure(folder) -> dict[str, dict]:
+    """Train every tiny run below a folder. Case -> quantity -> list of numbers, NaN where there is none."""
+    folder = Path(folder)
+    write_scenes(folder / "data")
+    place = {"data_root": str(folder / "data"), "prepared_root": str(folder), "outputs_root": str(folder / "outputs")}
+    found = {}
+    for case in CASES:
+        with contextlib.redirect_stdout(io.StringIO()):
+            found[name_of(case)] = numbers(train(RunConfig(**BASE | case | place)))
+    return found
+
+
+def numbers(run: Run) -> dict[str, list[float]]:
+    """What tells one behaviour from another: losses, metrics, weights, parameters and pictures of a run."""
+    history, weights, test = run.history, run.class_weights, run.metrics["splits"]["test"]
+    state = torch.load(run.folder / "checkpoint" / "last.pt", weights_only=True)["model"]
+    flat = torch.cat([value.double().flatten() for value in state.values()])
+    first, last = (weights[weights["update"] == end] for end in (weights["update"].min(), weights["update"].max()))
+    validated = history[["val_miou", "val_mean_accuracy", "val_pixel_accuracy"]].dropna().to_numpy().ravel()
+    groups = [test["group_miou"][by][group] for by in ("pixels", "images") for group in ("head", "body", "tail")]
+    found = {
+        "train_loss": history["train_loss"], "learning_rate": history["learning_rate"],
+        "metrics": [*validated, test["miou"], test["mean_accuracy"], test["pixel_accuracy"], *groups, *test["iou"]],
+        "weight": [*first["weight"], *last["weight"]], "score": last["score"],
+        "updates": [weights["update"].nunique(), weights["update"].max()],
+        "parameters": [flat.abs().sum(), (flat**2).sum()],
+        "pictures": [run.samples[name].mean() for name in ("images", "maps", "predictions")],
+    }
+    # six digits are more than any tolerance asks for
+    return {name: [math.nan if value is None else float(f"{float(value):.6g}") for value in values]
+            for name, values in found.items()}
+
+
+# ---------------------------------------------------------------- comparing them
+
+def differences(found: dict[str, dict], committed: dict[str, dict]) -> dict[str, str]:
+    """Case -> in what it differs from the committed numbers by more than rounding; cases that agree are left out."""
+    settings = {name_of(case): case for case in CASES}
+    told = {}
+    for name, quantities in found.items():
+        factor = NETWORK_TOLERANCE if about(settings[name]) == "network" else 1
+        before = committed.get(name, {}).get("numbers", {})
+        for quantity, values in quantities.items():
+            relative, absolute = (factor * part for part in TOLERANCE[quantity])
+            expected = [math.nan if value is None else value for value in before.get(quantity, [])]
+            if len(values) != len(expected) or not np.allclose(values, expected, relative, absolute, equal_nan=True):
+                told.setdefault(name, f"{quantity} {_short(values)}, committed {_short(expected) or 'nothing'}")
+    return told
+
+
+def _short(values):
+    return ", ".join(f"{value:.4g}" for value in values[:6])
+
+
+def accept(found: dict[str, dict], changed) -> None:
+    """Write new numbers and a raised version for what changed; a case that is new begins with version 1."""
+    kept = table()
+    write_json(TABLE, {name: {"version": kept[name]["version"] + 1 if name in kept else 1, "numbers": found[name]}
+                       if name in changed else kept[name] for name in found})
+    table.cache_clear()
+
+
+def published_and_stale(root="outputs/reference") -> dict[str, int]:
+    """Study -> how many of its published runs would come out differently today."""
+    return {path.parent.name: sum(bool(outdated(run.config, run.environment.get("behaviour")))
+                                  for run in read_archive(path).values())
+            for path in sorted(Path(root).glob(f"*/{ARCHIVE}"))}
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser("cawalib.training.tiny_runs", description="What the code computes, on tiny runs.")
+    parser.add_argument("--accept", action="store_true", help="the changes are on purpose: raise versions")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(folder)
+    changed = differences(found, table())
+    for name, what in changed.items():
+        print(f"{name}: {what}")
+    if options.accept and changed:
+        accept(found, changed)
+        print(f"{len(changed)} of {len(found)} cases have new numbers. Published runs that are stale now: "
+              + (", ".join(f"{count} in {study}" for study, count in published_and_stale().items()) or "none"))
+        return 0
+    print(f"{len(found) - len(changed)} of {len(found)} cases as committed.")
+    return 1 if changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
