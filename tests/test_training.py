@@ -80,7 +80,7 @@ def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, stop_
     whole = train(settings(data, tmp_path / "whole", **changes))
     broken = settings(data, tmp_path / "broken", **changes)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "stop_on_sigterm", lambda: _context(Stop(stop_after)))
+        patch.setattr(training, "stop_on_signal", lambda: _context(Stop(stop_after)))
         with pytest.raises(TrainingInterrupted, match="start the same run again"):
             train(broken)
     assert not (broken.folder / "metrics.json").exists()
@@ -99,7 +99,8 @@ class _context:
         return False
 
 
-def test_sigterm_saves_a_checkpoint(data, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_a_checkpoint(data, tmp_path, number):
     config = settings(data, tmp_path, epochs=500)
     code = "from cawalib.runs import RunConfig; from cawalib.training import train; " \
            f"train(RunConfig(**{config.changed()}))"
@@ -107,9 +108,10 @@ def test_sigterm_saves_a_checkpoint(data, tmp_path):
     for line in process.stdout:
         if line.startswith("epoch"):
             break
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0 and "TrainingInterrupted" in errors
+    assert "start the same run again to go on" in errors.splitlines()[-1]
     state = torch.load(config.folder / "checkpoint" / "last.pt", weights_only=True)
     assert state["epoch"] >= 1
     assert not (config.folder / "metrics.json").exists()

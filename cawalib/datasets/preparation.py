@@ -136,12 +136,12 @@ def counted(splits: dict[str, SegmentationDataset]) -> SegmentationDataset:
     return dataset
 
 
-def totals(dataset: SegmentationDataset) -> pd.DataFrame:
+def totals(dataset: SegmentationDataset) -> pd.DataFrame | None:
     """Known facts about the full training split beside what was counted.
 
     Returns:
-        Columns known, found and agrees ("yes", "no", or that this is only a part of the data); empty where nothing
-        is known.
+        Columns known, found and agrees ("yes", "no", or that this is only a part of the data); None where nothing is
+        known, and that is printed.
     """
     described = FILE_DATASETS.get(dataset.name)
     statistics, found = dataset.survey.statistics, {}
@@ -154,6 +154,9 @@ def totals(dataset: SegmentationDataset) -> pd.DataFrame:
     known = {} if described is None else {"pairs": described.expected[dataset.split]}
     if described is not None and dataset.split == "train":
         known |= dict(described.totals)
+    if not known:
+        print(f"Nothing is known about '{dataset.name}' from elsewhere.")
+        return None
     whole = known.get("pairs") == len(dataset)
     rows = [{"fact": name, "known": value, "found": found.get(name, ""),
              "agrees": ("yes" if found.get(name) == value else "no") if whole else "only a part is there"}
@@ -163,25 +166,25 @@ def totals(dataset: SegmentationDataset) -> pd.DataFrame:
 
 # ---------------------------------------------------------------- what training needs
 
-def prepare(config: PreparationConfig) -> pd.DataFrame:
+def prepare(config: PreparationConfig) -> pd.DataFrame | None:
     """Write decoded pairs of every split, if asked; a run finds them by itself.
 
     Returns:
-        A row per split: pairs, size on disk of the originals and of what was written, and its folder.
+        A row per split: pairs, size on disk of what was written, and its folder; None where nothing was written, and
+        why is printed.
 
     Raises:
         DatasetError: no room on the disk, or a folder that cannot be written.
     """
+    if not config.decode:
+        print("Not asked for (decode = False): runs decode the original files each time.")
+        return None
     rows = []
     for split, dataset in list_datasets(config, partly=True).items():
-        if not config.decode or config.dataset == "streets":
-            continue
         if dataset.small:
             print(f"{split}: small enough to be kept in memory; nothing to write.")
             continue
         folder = prepared.write(dataset, config.prepared_root, config.short_side, config.data_workers)
         rows.append({"split": split, "pairs": len(dataset), "folder": str(folder),
                      "GB": round(sum(path.stat().st_size for path in folder.iterdir()) / 1e9, 3)})
-    if not config.decode:
-        print("Not asked for (decode = False): runs decode the original files each time.")
-    return pd.DataFrame(rows, columns=["split", "pairs", "GB", "folder"]).set_index("split")
+    return pd.DataFrame(rows, columns=["split", "pairs", "GB", "folder"]).set_index("split") if rows else None

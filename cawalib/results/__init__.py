@@ -9,6 +9,7 @@ from cawalib.results.tables import (
     overview_table,
     per_class_table,
     settings_table,
+    shown,
     summary_table,
     verdict_table,
     weights_over_thirds,
@@ -17,6 +18,6 @@ from cawalib.results.tables import (
 
 __all__ = [
     "METRICS", "ComparisonError", "ReportConfig", "compare", "compare_classes", "figures", "final_weights",
-    "main_table", "overview_table", "per_class", "per_class_table", "settings_table", "summary_table", "tidy",
+    "main_table", "overview_table", "per_class", "per_class_table", "settings_table", "shown", "summary_table", "tidy",
     "verdict_table", "weights_over_thirds", "write_table",
 ]

@@ -157,8 +157,8 @@ def per_class_table(runs: list[Run], split: str, measure: str = "iou") -> pd.Dat
         measure: "iou", "precision" or "recall".
 
     Returns:
-        Text; a row per class, columns "pixels (%)" and "images (%)" (shares of the training split), then a
-        column per label.
+        Text; a row per class, the index named by what is measured; columns "pixels (%)" and "images (%)" (shares of the
+        training split), then a column per label.
     """
     check(runs, split=split)
     metrics = runs[0].metrics
@@ -171,7 +171,9 @@ def per_class_table(runs: list[Run], split: str, measure: str = "iou") -> pd.Dat
         table = compare_classes(own, label, split, measure).set_index("class")
         columns[label] = [mean_text(table.at[metrics["classes"][i], "mean"],
                                     table.at[metrics["classes"][i], "deviation"]) for i in order]
-    return pd.DataFrame(columns, index=pd.Index([metrics["classes"][i] for i in order], name="class"))
+    names = {"iou": "IoU", "precision": "precision", "recall": "recall"}
+    title = f"{split} {names[measure]} (%)"
+    return pd.DataFrame(columns, index=pd.Index([metrics["classes"][i] for i in order], name=title))
 
 
 def final_weights(runs: list[Run]) -> pd.DataFrame:
@@ -257,6 +259,13 @@ def write_table(table: pd.DataFrame, folder, name: str) -> None:
 def markdown(table: pd.DataFrame) -> str:
     """A table in Markdown; a plain index is left out."""
     return _with_index(table).map(_escape_asterisk).to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def shown(table: pd.DataFrame):
+    """A table for a notebook to show, with bold cells bold."""
+    from IPython.display import Markdown  # imported here: tables are made without notebooks, too
+
+    return Markdown(markdown(table))
 
 
 def _with_index(table):

@@ -16,17 +16,27 @@ from cawalib.runs import RunError
 
 
 @contextmanager
-def stop_on_sigterm():
-    """Yields an event that SIGTERM sets; the loop looks at it after every step."""
+def stop_on_signal():
+    """Yields an event that SIGTERM or an interrupt sets; the loop looks at it after every step.
+
+    Whoever interrupts twice does not want to wait for the step: the second one ends the run at once, with no checkpoint.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+
+    def ask(number, frame):
+        if number == signal.SIGINT and stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def save(training) -> None:

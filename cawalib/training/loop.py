@@ -25,7 +25,11 @@ RECORDED = 50  # updates of the class weights that class_weights.csv holds: as m
 
 
 class TrainingInterrupted(RuntimeError):
-    """The run was told to stop (SIGTERM). Its checkpoint is saved; the same run started again goes on there."""
+    """The run was told to stop (SIGTERM or an interrupt). Its checkpoint is saved; started again, it goes on there."""
+
+    def _render_traceback_(self):
+        """In a notebook one line: what to do now, not where the loop was."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 @dataclass

@@ -17,7 +17,7 @@ from cawalib.files import check_writable
 from cawalib.method import layer_output
 from cawalib.runs import Run, RunConfig, RunError, claim, environment, load_run, take_up
 from cawalib.settings import ConfigError, DataConfig, MethodConfig, NetworkConfig
-from cawalib.training.checkpoints import restore, stop_on_sigterm
+from cawalib.training.checkpoints import restore, stop_on_signal
 from cawalib.training.criterion import Criterion, build_weighting
 from cawalib.training.evaluation import SMOKE_BATCHES
 from cawalib.training.finish import finish
@@ -33,7 +33,7 @@ def train(config: RunConfig) -> Run:
     Raises:
         ConfigError, DatasetError: settings or data that cannot be used; nothing has been written then.
         RunError: the run folder cannot be written, holds something else, or memory ran out.
-        TrainingInterrupted: on SIGTERM, after saving a checkpoint.
+        TrainingInterrupted: on SIGTERM or an interrupt, after saving a checkpoint.
     """
     check(config)
     divide_threads(config)
@@ -48,7 +48,7 @@ def train(config: RunConfig) -> Run:
         if finished is not None or (config.folder / "metrics.json").is_file():
             accelerator.print(f"Already finished, read back: {config.folder}")
             return finished or load_run(config.folder)
-        with memory_errors(config), stop_on_sigterm() as stop:
+        with memory_errors(config), stop_on_signal() as stop:
             training = set_up(config, datasets, accelerator)
             restore(training)
             while training.epoch < config.epochs:
