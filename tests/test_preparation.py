@@ -285,7 +285,7 @@ def test_a_split_alone_can_be_looked_at(root, capsys):
     assert preparation.counted(splits).split == "val" and "no training split" in capsys.readouterr().out
     with pytest.raises(DatasetError, match="no split 'train' of camvid; expected train and trainannot.*set smoke"):
         load_datasets(config(root))
-    splits = load_datasets(config(root, smoke=True))
+    splits = load_datasets(config(root), smoke=True)
     assert {split: data.split for split, data in splits.items()} == {"train": "train", "val": "val"}
 
 

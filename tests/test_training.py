@@ -16,7 +16,7 @@ from cawalib.datasets import DatasetError
 from cawalib.runs import RunConfig, RunError
 from cawalib.runs import folders as runs
 from cawalib.settings import ConfigError
-from cawalib.training import TrainingInterrupted, build_model, models, train
+from cawalib.training import TrainingInterrupted, build_model, loop, models, train
 from cawalib.training import run as training
 
 SMALL = {"train_images": 24, "image_height": 32, "image_width": 64, "epochs": 3, "batch_size": 4, "validate_every": 2,
@@ -151,9 +151,9 @@ def test_sgd_and_a_deeper_target_layer(data, tmp_path):
 
 def test_long_runs_keep_some_of_the_weights_and_the_last(data, tmp_path, monkeypatch):
     whole = train(settings(data, tmp_path / "whole")).class_weights
-    monkeypatch.setattr(training, "WEIGHT_ROWS", 11 * 5)  # 18 updates of 11 classes: every fourth
+    monkeypatch.setattr(loop, "RECORDED", 5)  # of 18 updates
     some = train(settings(data, tmp_path / "some")).class_weights
-    assert some["update"].unique().tolist() == [0, 4, 8, 12, 16, 17]
+    assert some["update"].unique().tolist() == [0, 4, 8, 13, 17]
     expected = whole[whole["update"].isin(some["update"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(some, expected)
 
@@ -272,7 +272,7 @@ def test_data_root_missing(tmp_path):
 
 def test_output_folder_that_cannot_be_written(data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="parameter 'outputs_root': .*file is not a folder that can be written"):
+    with pytest.raises(ConfigError, match="parameter 'outputs_root': .*file is not a folder that can be written"):
         train(settings(data, tmp_path / "file"))
 
 
@@ -300,7 +300,7 @@ def test_checkpoint_of_another_configuration(data, tmp_path):
 
 def test_loss_that_is_not_a_number(data, tmp_path, monkeypatch):
     config = settings(data, tmp_path)
-    monkeypatch.setattr(training, "training_step", lambda *args: torch.tensor(float("nan")))
+    monkeypatch.setattr(loop, "training_step", lambda *args: torch.tensor(float("nan")))
     with pytest.raises(RunError, match="the training loss is nan in epoch 1; lower 'learning_rate'"):
         train(config)
     assert not (config.folder / "metrics.json").exists()
@@ -316,7 +316,7 @@ def test_out_of_memory_names_what_to_lower(data, tmp_path, monkeypatch):
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "training_step", no_memory)
+    monkeypatch.setattr(loop, "training_step", no_memory)
     with pytest.raises(RunError, match="out of memory with batch_size 4 at 64x32; lower 'batch_size'"):
         train(settings(data, tmp_path))
 

@@ -102,7 +102,7 @@ def test_images_in_parts_change_nothing(monkeypatch):
         weighting = CAWAWeighting(5, layer=layer)
         whole = weighting.count(feedback)
         with monkeypatch.context() as patch:
-            patch.setattr("cawalib.cawa.MASK_PIXELS", {False: 1})
+            patch.setattr("cawalib.method.cawa.MASK_PIXELS", {False: 1})
             assert torch.equal(weighting.count(feedback), whole)
         valid = (score_labels(labels, 2) != 255).sum()
         assert whole[:, 0].sum() + whole[:, 2].sum() == valid  # every labelled pixel is hit or missed once
@@ -136,11 +136,9 @@ TWO = """
 import sys
 import torch
 import torch.distributed as distributed
+from cawalib.method import CAWAWeighting, Feedback
 from cawalib.runs import RunConfig
-from cawalib.training import Criterion
-from cawalib.training import build_accelerator, load_checked, set_up, training_step
-from cawalib.method import CAWAWeighting
-from cawalib.method import Feedback
+from cawalib.training import Criterion, build_accelerator, load_checked, set_up, training_step
 
 config = RunConfig(train_images=16, image_height=32, image_width=64, batch_size=4, device="cpu", data_root=sys.argv[1])
 accelerator = build_accelerator(config)

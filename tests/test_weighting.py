@@ -55,19 +55,23 @@ def with_mean(*weights):
     return mean_one([*weights, np.mean(weights)])
 
 
+def static_of(name, statistics, **options):
+    return static_weight(name, statistics.pixels, statistics.images, statistics.pixels_where_present, **options)
+
+
 def test_static_weights(statistics):
-    assert static_weight("uniform", statistics).tolist() == [1, 1, 1, 1]
-    assert static_weight("inverse_frequency", statistics).tolist() == with_mean(14 / 8, 14 / 2, 14 / 4)
-    assert static_weight("inverse_sqrt", statistics).tolist() == with_mean(*np.sqrt([14 / 8, 14 / 2, 14 / 4]))
+    assert static_of("uniform", statistics).tolist() == [1, 1, 1, 1]
+    assert static_of("inverse_frequency", statistics).tolist() == with_mean(14 / 8, 14 / 2, 14 / 4)
+    assert static_of("inverse_sqrt", statistics).tolist() == with_mean(*np.sqrt([14 / 8, 14 / 2, 14 / 4]))
     # SegNet: f = 8/14, 2/8, 4/6; the median is 8/14
-    assert static_weight("median_frequency", statistics).tolist() == with_mean(
+    assert static_of("median_frequency", statistics).tolist() == with_mean(
         1, (8 / 14) / (2 / 8), (8 / 14) / (4 / 6))
 
 
 def test_enet_and_effective_number(statistics):
-    assert static_weight("enet", statistics).tolist() == with_mean(*(1 / np.log(1.02 + np.array([8, 2, 4]) / 14)))
+    assert static_of("enet", statistics).tolist() == with_mean(*(1 / np.log(1.02 + np.array([8, 2, 4]) / 14)))
     # images that hold the class: 2, 1, 1, 0; (1 - b) / (1 - b^2) = 1 / (1 + b)
-    assert static_weight("effective_number", statistics, beta=0.5).tolist() == with_mean(1 / 1.5, 1, 1)
+    assert static_of("effective_number", statistics, beta=0.5).tolist() == with_mean(1 / 1.5, 1, 1)
 
 
 def one_hot(predicted, classes=3):
@@ -114,11 +118,11 @@ def test_power_prior_and_warm_up(statistics):
     assert ended.weight.tolist() == [0.5, 0.5, 2]
     # no feedback and the exponent 1/2 is inverse square root, from the start on
     config = RunConfig(weight_terms="neither", frequency_prior=0.5, warmup_epochs=1)
-    weighting = build_weighting(config, statistics, epoch_steps=3)
-    expected = static_weight("inverse_frequency", statistics).sqrt()
+    weighting = build_weighting(config, statistics, epochs=10, epoch_steps=3)
+    expected = static_of("inverse_frequency", statistics).sqrt()
     torch.testing.assert_close(weighting.weight, expected / expected.mean())
     assert weighting.warmup == 3 and weighting.until == 30
-    assert build_weighting(RunConfig(cooldown_epochs=2), statistics, epoch_steps=3).until == 24
+    assert build_weighting(RunConfig(cooldown_epochs=2), statistics, epochs=10, epoch_steps=3).until == 24
 
 
 def test_recall_weights_by_hand():
