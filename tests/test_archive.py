@@ -1,5 +1,6 @@
 """A study's runs in one file: nothing is lost, and a figure drawn from it is the figure drawn from the run folders."""
 
+import dataclasses
 import gzip
 import sqlite3
 
@@ -13,7 +14,7 @@ from cawalib.runs import RunError, load_run, read_archive, unpack, write_archive
 
 
 def test_what_comes_back_is_what_went_in(tmp_path):
-    runs = [make_run(tmp_path, "plain", 0, method="none"), make_run(tmp_path, "ours", 1, iou=[0.9, 0.5, np.nan, 0, 0.1])]
+    runs = [make_run(tmp_path, "plain", method="none"), make_run(tmp_path, seed=1, iou=[0.9, 0.5, np.nan, 0, 0.1])]
     write_archive(tmp_path / "runs.jsonl.gz", [*runs, runs[0]], {runs[1].config.name})
     found = read_archive(tmp_path / "runs.jsonl.gz")
     assert list(found) == sorted(run.config.name for run in runs)  # one that stands there twice is there once
@@ -52,7 +53,7 @@ def test_a_figure_from_the_archive_is_the_figure_from_the_folders(tmp_path, draw
     write_archive(tmp_path / "runs.jsonl.gz", runs)
     archived = read_archive(tmp_path / "runs.jsonl.gz")
     figures.save(draw(runs), tmp_path / "a", "one")
-    figures.save(draw([archived[run.config.name] for run in runs]), tmp_path / "b", "one")
+    figures.save(draw([dataclasses.replace(archived[run.config.name], label="CAWA") for run in runs]), tmp_path / "b", "one")
     for kind in ("pdf", "png"):
         assert (tmp_path / "a" / f"one.{kind}").read_bytes() == (tmp_path / "b" / f"one.{kind}").read_bytes()
 

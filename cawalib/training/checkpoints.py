@@ -19,7 +19,7 @@ from cawalib.runs import RunError
 def stop_on_signal():
     """Yields an event that SIGTERM or an interrupt sets; the loop looks at it after every step.
 
-    Whoever interrupts twice does not want to wait for the step: the second one ends the run at once, with no checkpoint.
+    Whoever interrupts twice does not want to wait for the step: the second ends the run at once, with no checkpoint.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
