@@ -53,7 +53,8 @@ def test_a_figure_from_the_archive_is_the_figure_from_the_folders(tmp_path, draw
     write_archive(tmp_path / "runs.jsonl.gz", runs)
     archived = read_archive(tmp_path / "runs.jsonl.gz")
     figures.save(draw(runs), tmp_path / "a", "one")
-    figures.save(draw([dataclasses.replace(archived[run.config.name], label="CAWA") for run in runs]), tmp_path / "b", "one")
+    named = [dataclasses.replace(archived[run.config.name], label="CAWA") for run in runs]
+    figures.save(draw(named), tmp_path / "b", "one")
     for kind in ("pdf", "png"):
         assert (tmp_path / "a" / f"one.{kind}").read_bytes() == (tmp_path / "b" / f"one.{kind}").read_bytes()
 

@@ -115,7 +115,6 @@ def test_numbers_changed_on_purpose_raise_versions_of_what_changed_alone(tmp_pat
     path.write_text(json.dumps({"method focal": {"version": 3, "numbers": {"train_loss": [1.0]}},
                                 "method ohem": {"version": 1, "numbers": {"train_loss": [2.0]}}}))
     monkeypatch.setattr(behaviour, "TABLE", path)
-    monkeypatch.setattr(tiny_runs, "TABLE", path)
     behaviour.table.cache_clear()
     found = {"method focal": {"train_loss": [1.1]}, "method ohem": {"train_loss": [2.0 + 1e-4]},
              "method dice": {"train_loss": [math.nan]}}

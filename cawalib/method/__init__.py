@@ -32,7 +32,7 @@ from cawalib.method.weighting import (
 )
 
 __all__ = [
-    "CAWALoss", "CAWAWeighting", "ClassDifficultyWeighting", "Feedback", "RecallWeighting", "RunningScore", "STATIC",
+    "STATIC", "CAWALoss", "CAWAWeighting", "ClassDifficultyWeighting", "Feedback", "RecallWeighting", "RunningScore",
     "Weighting", "adjusted", "basic_weight", "cawa_weight", "class_activation_maps", "count", "cross_entropy", "csps",
     "evaluation_mode", "find_layer", "focal", "layer_activation_maps", "layer_output", "ohem", "prediction_masks",
     "present_classes", "pseudo_masks", "ratio_weight", "score_labels", "static_weight", "varied",

@@ -4,12 +4,12 @@ from cawalib.results import figures
 from cawalib.results.comparison import METRICS, ComparisonError, compare, compare_classes, per_class, tidy
 from cawalib.results.report import ReportConfig
 from cawalib.results.tables import (
+    displayed,
     final_weights,
     main_table,
     overview_table,
     per_class_table,
     settings_table,
-    shown,
     summary_table,
     verdict_table,
     weights_over_thirds,
@@ -17,7 +17,7 @@ from cawalib.results.tables import (
 )
 
 __all__ = [
-    "METRICS", "ComparisonError", "ReportConfig", "compare", "compare_classes", "figures", "final_weights",
-    "main_table", "overview_table", "per_class", "per_class_table", "settings_table", "shown", "summary_table", "tidy",
+    "METRICS", "ComparisonError", "ReportConfig", "compare", "compare_classes", "displayed", "figures", "final_weights",
+    "main_table", "overview_table", "per_class", "per_class_table", "settings_table", "summary_table", "tidy",
     "verdict_table", "weights_over_thirds", "write_table",
 ]

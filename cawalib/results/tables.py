@@ -261,7 +261,7 @@ def markdown(table: pd.DataFrame) -> str:
     return _with_index(table).map(_escape_asterisk).to_markdown(index=False, disable_numparse=True) + "\n"
 
 
-def shown(table: pd.DataFrame):
+def displayed(table: pd.DataFrame):
     """A table for a notebook to show, with bold cells bold."""
     from IPython.display import Markdown  # imported here: tables are made without notebooks, too
 

@@ -1,5 +1,6 @@
 """Runs: the settings of one, what it leaves on disk and where that came from, and which runs a study has."""
 
+from cawalib.runs import behaviour
 from cawalib.runs.archive import NAME as ARCHIVE
 from cawalib.runs.archive import read_archive, unpack, write_archive
 from cawalib.runs.behaviour import outdated, versions
@@ -9,7 +10,7 @@ from cawalib.runs.provenance import environment
 from cawalib.runs.studies import Entry, Study, group_folder, load_runs, load_study
 
 __all__ = [
-    "ARCHIVE", "PLACE_FIELDS", "Entry", "Run", "RunConfig", "RunError", "Study", "claim", "config_from", "environment",
+    "ARCHIVE", "PLACE_FIELDS", "Entry", "Run", "RunConfig", "RunError", "Study", "behaviour", "claim", "config_from", "environment",
     "group_folder", "load_run", "load_runs", "load_study", "outdated", "read_archive", "take_up", "unpack", "versions",
     "write_archive",
 ]

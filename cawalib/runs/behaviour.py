@@ -29,7 +29,8 @@ CAWA = {"method": "cawa"}
 # The settings of each tiny run besides BASE. The last one is what it is about.
 CASES = (
     {"method": "none"},
-    *({"method": name} for name in METHODS if name != "none"),
+    *({"method": name} for name in METHODS if name not in ("none", "ohem")),
+    {"epochs": 8, "method": "ohem"},  # at the start all pixels are hard
     {"method": "effective_number", "effective_beta": 0.8},
     {"method": "class_difficulty", "difficulty_exponent": 2.0},
     {"method": "focal", "focal_gamma": 0.5},

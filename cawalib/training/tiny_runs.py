@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 
 from cawalib.files import write_json
-from cawalib.runs import ARCHIVE, Run, RunConfig, outdated, read_archive
-from cawalib.runs.behaviour import BASE, CASES, TABLE, about, name_of, table
+from cawalib.runs import ARCHIVE, Run, RunConfig, behaviour, outdated, read_archive
 from cawalib.training.run import train
 
+CASES = behaviour.CASES
 CLASSES = ("sky", "road", "bush", "car", "sign")
 COLOURS = np.array([(120, 150, 220), (90, 90, 90), (60, 140, 60), (200, 60, 40), (230, 220, 60)])
 # Largest difference taken for rounding, relative and absolute, by quantity. About three times what was seen between
@@ -78,7 +78,7 @@ def measure(folder) -> dict[str, dict]:
     found = {}
     for case in CASES:
         with contextlib.redirect_stdout(io.StringIO()):
-            found[name_of(case)] = numbers(train(RunConfig(**BASE | case | place)))
+            found[behaviour.name_of(case)] = numbers(train(RunConfig(**behaviour.BASE | case | place)))
     return found
 
 
@@ -107,10 +107,10 @@ def numbers(run: Run) -> dict[str, list[float]]:
 
 def differences(found: dict[str, dict], committed: dict[str, dict]) -> dict[str, str]:
     """Case -> in what it differs from the committed numbers by more than rounding; cases that agree are left out."""
-    settings = {name_of(case): case for case in CASES}
+    settings = {behaviour.name_of(case): case for case in CASES}
     told = {}
     for name, quantities in found.items():
-        factor = NETWORK_TOLERANCE if about(settings[name]) == "network" else 1
+        factor = NETWORK_TOLERANCE if behaviour.about(settings[name]) == "network" else 1
         before = committed.get(name, {}).get("numbers", {})
         for quantity, values in quantities.items():
             relative, absolute = (factor * part for part in TOLERANCE[quantity])
@@ -126,10 +126,10 @@ def _short(values):
 
 def accept(found: dict[str, dict], changed) -> None:
     """Write new numbers and a raised version for what changed; a case that is new begins with version 1."""
-    kept = table()
-    write_json(TABLE, {name: {"version": kept[name]["version"] + 1 if name in kept else 1, "numbers": found[name]}
+    kept = behaviour.table()
+    write_json(behaviour.TABLE, {name: {"version": kept[name]["version"] + 1 if name in kept else 1, "numbers": found[name]}
                        if name in changed else kept[name] for name in found})
-    table.cache_clear()
+    behaviour.table.cache_clear()
 
 
 def published_and_stale(root="outputs/reference") -> dict[str, int]:
@@ -146,7 +146,7 @@ def main(arguments=None) -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(folder)
-    changed = differences(found, table())
+    changed = differences(found, behaviour.table())
     for name, what in changed.items():
         print(f"{name}: {what}")
     if options.accept and changed:
