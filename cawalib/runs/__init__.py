@@ -10,7 +10,7 @@ from cawalib.runs.provenance import environment
 from cawalib.runs.studies import Entry, Study, group_folder, load_runs, load_study
 
 __all__ = [
-    "ARCHIVE", "PLACE_FIELDS", "Entry", "Run", "RunConfig", "RunError", "Study", "behaviour", "claim", "config_from", "environment",
-    "group_folder", "load_run", "load_runs", "load_study", "outdated", "read_archive", "take_up", "unpack", "versions",
-    "write_archive",
+    "ARCHIVE", "PLACE_FIELDS", "Entry", "Run", "RunConfig", "RunError", "Study", "behaviour", "claim", "config_from",
+    "environment", "group_folder", "load_run", "load_runs", "load_study", "outdated", "read_archive", "take_up", "unpack",
+    "versions", "write_archive",
 ]

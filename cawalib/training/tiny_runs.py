@@ -127,8 +127,9 @@ def _short(values):
 def accept(found: dict[str, dict], changed) -> None:
     """Write new numbers and a raised version for what changed; a case that is new begins with version 1."""
     kept = behaviour.table()
-    write_json(behaviour.TABLE, {name: {"version": kept[name]["version"] + 1 if name in kept else 1, "numbers": found[name]}
-                       if name in changed else kept[name] for name in found})
+    version = {name: kept[name]["version"] + 1 if name in kept else 1 for name in changed}
+    write_json(behaviour.TABLE, {name: {"version": version[name], "numbers": numbers} if name in changed else kept[name]
+                                 for name, numbers in found.items()})
     behaviour.table.cache_clear()
 
 
