@@ -11,6 +11,6 @@ from cawalib.runs.studies import Entry, Study, group_folder, load_runs, load_stu
 
 __all__ = [
     "ARCHIVE", "PLACE_FIELDS", "Entry", "Run", "RunConfig", "RunError", "Study", "behaviour", "claim", "config_from",
-    "environment", "group_folder", "load_run", "load_runs", "load_study", "outdated", "read_archive", "take_up", "unpack",
-    "versions", "write_archive",
+    "environment", "group_folder", "load_run", "load_runs", "load_study", "outdated", "read_archive", "take_up",
+    "unpack", "versions", "write_archive",
 ]
