@@ -64,6 +64,12 @@ class SideBySide:
         table.index = pd.MultiIndex.from_tuples(rows, names=["question", "measure"])
         return table
 
+    def headline(self) -> pd.DataFrame:
+        """CAWA minus cross entropy: a row per group, a column per measure, in percentage points with the interval."""
+        rows = {group: {metric.split(" (")[0]: difference_text(self.difference(group, "CAWA", "cross entropy", metric))
+                        for metric in OVERVIEW} for group in self.groups}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("CAWA minus cross entropy")
+
     def protocol(self) -> pd.DataFrame:
         """What each comparison was made on: data, network, image size, epochs, steps, seeds, its baseline's mIoU."""
         rows = {}
@@ -85,6 +91,8 @@ class SideBySide:
         runs = list(self.runs)
         found = {"questions": self.questions(), "protocol": self.protocol(),
                  "verdicts": verdict_table(runs, self.baselines, self.split)}
+        if {"CAWA", "cross entropy"} <= set(self.baselines):
+            found = {"headline": self.headline()} | found
         if "CAWA" in self.baselines:
             ours = [run for run in runs if run.config.method.startswith("cawa")]
             parts = {metric: summary_table(ours, "CAWA", self.split, metric) for metric in OVERVIEW}
