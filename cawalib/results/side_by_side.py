@@ -120,7 +120,7 @@ def _difference(beside, group, label, other, metric):
 def _answer(row):
     if row is None:
         return NOTHING
-    text = {"better": "better", "worse": "**worse**", "inside the noise": "not shown"}.get(row["verdict"], NOTHING)
+    text = {"better": "better", "worse": "**worse**", "inside the noise": "undecided"}.get(row["verdict"], NOTHING)
     return f"{text} {difference_text(row).split(' [')[0]}"
 
 
