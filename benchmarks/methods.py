@@ -1,6 +1,6 @@
 """What each remedy costs: a batch and a step of every method, and of some settings of CAWA, in turn.
 
-    OMP_NUM_THREADS=1 python benchmarks/methods.py --write outputs/reference/evidence/tables
+    OMP_NUM_THREADS=1 python benchmarks/methods.py --write benchmarks/methods.md
 
 The shape of the evidence study: small network, 11 classes, batches of 8 at 96x128, one thread. The batch comes from the
 run's own loader, so that what sampling costs is in it.
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from common import machine, measure, median_ms, random_images, ratio
 
-from cawalib.results import write_table
+from cawalib.files import atomic
 from cawalib.runs import RunConfig
 from cawalib.settings import METHODS
 from cawalib.training import build_accelerator, set_up, training_step
@@ -51,7 +51,7 @@ def endless(training):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--write", default="", help="a folder: also write the table there, as cost.csv, .md and .tex")
+    parser.add_argument("--write", default="", help="a file: also write the table there, in Markdown")
     options = parser.parse_args()
     torch.set_num_threads(1)
     # a hundred images with the size of CamVid's
@@ -61,9 +61,11 @@ def main():
              "times cross entropy (median, range)": ratio(taken, seconds["none"])} for name, taken in seconds.items()]
     table = pd.DataFrame(rows)
     print(f"{machine()}, small network, 96x128, batch 8, {options.rounds} rounds\n")
-    print(table.to_markdown(index=False, disable_numparse=True))
+    text = table.to_markdown(index=False, disable_numparse=True)
+    print(text)
     if options.write:
-        write_table(table, options.write, "cost")
+        with atomic(options.write) as partial:
+            partial.write_text(text + "\n")
 
 
 if __name__ == "__main__":
