@@ -56,7 +56,7 @@ def test_counts_and_differences_are_taken_from_the_runs(tmp_path):
         level = {"cross entropy": 0.30, "CAWA": 0.34, "CAWA, other": 0.32}[entry.label]
         if entry.group == "smaller":
             level = 0.30 + 0.1 * config.seed * (entry.label == "CAWA")  # no difference and a tenth: undecided
-        noise = 0.001 * config.seed * (entry.label == "CAWA")
+        noise = 0.002 * config.seed * (entry.label == "CAWA")
         runs.append(make_run(str(tmp_path), entry.label, config.seed, np.full(5, level + noise),
                              **{name: value for name, value in entry.settings.items() if name != "outputs_root"}))
     (tmp_path / "outputs/reference/evidence").mkdir(parents=True)
@@ -68,8 +68,8 @@ def test_counts_and_differences_are_taken_from_the_runs(tmp_path):
     assert filled("count: better, CAWA, cross entropy, mIoU") == "2 of 3"
     assert filled("count: worse, CAWA, cross entropy, mIoU") == "0 of 3"
     assert filled("count: worse, CAWA, other, CAWA, mIoU") == "2 of 3"
-    # 4.0 and 4.1 points: mean 4.05, deviation 0.0707, t(1) = 12.706, half width 0.635
-    assert filled("difference: small, CAWA, cross entropy, mIoU") == "+4.0 [+3.4, +4.7]"
+    # 4.0 and 4.2 points: mean 4.1, deviation 0.1414, t(1) = 12.706, half width 1.27
+    assert filled("difference: small, CAWA, cross entropy, mIoU") == "+4.1 [+2.8, +5.4]"
     for wrong in ("count: better, CAVA, cross entropy, mIoU", "difference: huge, CAWA, cross entropy, mIoU"):
         with pytest.raises(ComparisonError, match="mend the marker|no such comparison"):
             filled(wrong)
