@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 from collections import Counter
@@ -69,8 +70,12 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
     target.mkdir(parents=True, exist_ok=True)
     write_archive(target / ARCHIVE, runs, _shown(study, runs))
     write_table(target / "runs.csv", runs_table(runs))
+    counted = set()
     for group in study.compared:
-        _copy_figures(study, group, drawn["figures"] / group_folder(group), target / "figures" / group_folder(group))
+        data = {run.environment["data_digest"] for run in runs if run.group == group}
+        left_out = {"class_frequencies"} if data <= counted else set()  # of the same data once
+        counted |= data
+        _copy_figures(study, group, drawn["figures"], target / "figures", left_out)
         _write_page(study, group, drawn["tables"] / group_folder(group), target)
     beside = side_by_side(study, runs)
     if beside:
@@ -82,9 +87,12 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
     _write_text(target / "README.md", _readme(study, runs, command))
 
 
-def _copy_figures(study, group, source, target):
+def _copy_figures(study, group, source, target, left_out):
+    source, target = source / group_folder(group), target / group_folder(group)
     for path in sorted(source.glob("*.p[dn][fg]")):
-        if _is_built_in(study, group) or path.stem not in PICTURES:
+        # images stay pixels in a PDF as well, so that one of them says it all
+        wanted = path.stem not in PICTURES or (path.suffix == ".png" and _is_built_in(study, group))
+        if wanted and path.stem not in left_out:
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / path.name)
 
@@ -106,7 +114,12 @@ def _write_page(study, group, source, target):
 def _write_text(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as partial:
-        partial.write_text(text)
+        # the padding of columns is a third of a page of tables, and nobody reads these unrendered
+        partial.write_text(re.sub(r" {2,}\|", " |", re.sub(r"(?m)^\|[:-][|:-]*\|$", _thin_rule, text)))
+
+
+def _thin_rule(match):
+    return re.sub(r"-+", "-", match[0])
 
 
 def _shown(study, runs):
