@@ -81,12 +81,12 @@ def test_methods(benchmarks, monkeypatch, capsys, tmp_path):
     ways = {name: methods.WAYS[name] | {"image_height": 32, "image_width": 64, "batch_size": 2}
             for name in ("none", "rare_class_sampling", "cawa", "cawa, held-out images")}
     monkeypatch.setattr(methods, "WAYS", ways)
-    monkeypatch.setattr(sys, "argv", ["methods.py", "--rounds", "1", "--write", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["methods.py", "--rounds", "1", "--write", str(tmp_path / "cost.md")])
     methods.main()
     table = table_of(capsys.readouterr().out)
+    assert table_of((tmp_path / "cost.md").read_text()) == table
     assert [row["method"] for row in table] == list(ways)
     assert table[0]["times cross entropy (median, range)"] == "1.00 (1.00 to 1.00)"
-    assert {path.name for path in tmp_path.iterdir()} == {"cost.csv", "cost.md", "cost.tex"}
 
 
 def test_study_cost():
