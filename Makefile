@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 setup: .venv/.ready
 
-.venv/.ready: requirements.lock pyproject.toml
+.venv/.ready: requirements.lock pyproject.toml cawalib/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
 	  f"Python 3.11 to 3.13 is needed, {sys.version.split()[0]} was found; name another one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv

@@ -51,9 +51,9 @@ def readers(config, split, root, short_side):
             size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / len(dataset)
             ways[name] = (prepared.find(dataset, root, side), size)
             scaled = config.replace(short_side=side or config.short_side)
-            with_transform = TrainingImages(_Pairs(ways[name][0], len(dataset)), scaled)
+            with_transform = TrainingImages(_Pairs(ways[name][0], len(dataset)), scaled, scaled)
             ways[f"{name}, and augmented"] = (with_transform.__getitem__, size)
-    ways["ours, originals, and augmented"] = (TrainingImages(dataset, config).__getitem__, originals)
+    ways["ours, originals, and augmented"] = (TrainingImages(dataset, config, config).__getitem__, originals)
     return ways, len(dataset)
 
 

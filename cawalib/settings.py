@@ -1,7 +1,7 @@
 """Every setting of a run, in one part for each room that reads it, checked when an instance is made.
 
 A part is a frozen dataclass; `runs.RunConfig` is all of them together, flat, and its field names are the notebooks'
-parameters. This file imports nothing heavy: Snakemake reads it to list its jobs.
+parameters. Nothing here knows a run, or needs more than Python.
 """
 
 from __future__ import annotations
@@ -113,6 +113,22 @@ def check_choice(name: str, value: str, choices) -> None:
         close = difflib.get_close_matches(value, choices, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise ConfigError(f"parameter '{name}': found {value!r}; {hint}expected one of {', '.join(choices)}")
+
+
+# what others call a setting
+ALSO_CALLED = {"tau": "pseudo_mask_threshold", "threshold": "pseudo_mask_threshold", "lr": "learning_rate",
+               "momentum": "score_momentum", "stride": "score_stride", "model": "network", "backbone": "encoder",
+               "pretrained": "encoder_weights", "loss": "method", "weights": "method", "workers": "data_workers",
+               "num_workers": "data_workers", "amp": "mixed_precision", "precision": "mixed_precision",
+               "root": "data_root", "data": "dataset", "height": "image_height", "width": "image_width",
+               "gamma": "focal_gamma", "cam": "cam_kind", "layer": "target_layer", "source": "score_source"}
+
+
+def likely_meant(name: str, known) -> list[str]:
+    """The known names, at most three, that somebody may have meant by another one."""
+    meant = [ALSO_CALLED.get(name.lower(), ""), *difflib.get_close_matches(name, known, n=2),
+             *(other for other in known if name.lower() in other.split("_"))]
+    return [other for other in dict.fromkeys(meant) if other in known][:3]
 
 
 # ---------------------------------------------------------------- the parts
@@ -261,5 +277,3 @@ class EvaluationConfig(Settings):
     # images at the size of training's; whole: at short_side; slide: in windows
     evaluation: str = choice("resize", "whole", "slide")
 
-
-PARTS = (DataConfig, NetworkConfig, MethodConfig, TrainingConfig, EvaluationConfig)

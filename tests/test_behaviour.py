@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from synthetic_runs import raise_version
 
 from cawalib.runs import RunConfig, behaviour, outdated, provenance, read_archive, versions
 from cawalib.runs.behaviour import CASES, EVERY_RUN, about, name_of
@@ -69,7 +70,7 @@ def no_augmentation(monkeypatch):
     from cawalib.training import transforms
     plain = transforms.training_transform
     monkeypatch.setattr(transforms, "training_transform",
-                        lambda config: plain(config.replace(augment=False)))
+                        lambda data, training: plain(data, dataclasses.replace(training, augment=False)))
 
 
 def no_weights(monkeypatch):
@@ -78,9 +79,16 @@ def no_weights(monkeypatch):
                         torch.nn.functional.cross_entropy(logits, labels, ignore_index=255))
 
 
+def no_pooling(monkeypatch):
+    from cawalib.training import models
+    monkeypatch.setattr(torch.nn.AdaptiveAvgPool2d, "forward", lambda self, images: images[..., :1, :1])
+    assert models
+
+
 @pytest.mark.parametrize("fault, case", [
     (no_step, EVERY_RUN), (no_seed, EVERY_RUN), (judged_in_training_mode, EVERY_RUN), (no_augmentation, EVERY_RUN),
-    (no_weights, "method cawa"), (no_weights, "method inverse_sqrt")])
+    (no_weights, "method cawa"), (no_weights, "method inverse_sqrt"), (no_seed, "network deeplabv3plus"),
+    (judged_in_training_mode, "network unet"), (no_pooling, "network pspnet")])
 def test_faults_are_noticed(fault, case, tmp_path, monkeypatch):
     monkeypatch.setattr(tiny_runs, "CASES", [one for one in CASES if name_of(one) == case])
     assert tiny_runs.differences(tiny_runs.measure(tmp_path / "right"), behaviour.table()) == {}
@@ -102,17 +110,29 @@ def test_only_runs_that_a_case_speaks_for_go_stale(monkeypatch):
         raised = behaviour.table() | {case: {"version": behaviour.table()[case]["version"] + 1}}
         with monkeypatch.context() as patch:
             patch.setattr(behaviour, "table", lambda: raised)
-            return [config for config in recorded if outdated(config, recorded[config])]
+            return [config for config in recorded if outdated(config, {"behaviour": recorded[config]})]
 
     assert stale("method focal") == [focal] and stale("weight_power") == [other] and stale(EVERY_RUN) == [*recorded]
     assert stale("method cawa") == [ours, other] and stale("network pspnet") == []
-    assert outdated(plain, None) == [EVERY_RUN]  # of before versions were recorded
-    assert outdated(ours, {EVERY_RUN: 1}) == []  # a case that came later begins with what the code did before
+    assert outdated(plain, {}) == outdated(plain, {"behaviour": {}}) == [EVERY_RUN]  # of before they were recorded
+    # a case that came later begins with what the code did before
+    assert outdated(ours, {"behaviour": {EVERY_RUN: 1}}) == []
+
+
+def test_what_automatic_precision_came_to_counts(monkeypatch):
+    """On a GPU, "auto" is bf16: then the case of bf16 speaks for the run."""
+    config = RunConfig(method="none")
+    made = provenance.environment(config, "a GPU", "bf16", "d" * 64)
+    assert made["behaviour"].keys() == {EVERY_RUN, "mixed_precision bf16"}
+    raise_version(monkeypatch, "mixed_precision bf16")
+    assert outdated(config, made) == ["mixed_precision bf16"]
+    assert outdated(config, provenance.environment(config, "CPU, 1 thread", "no", "d" * 64)) == []
 
 
 def test_numbers_changed_on_purpose_raise_versions_of_what_changed_alone(tmp_path, monkeypatch):
     path = tmp_path / "behaviour.json"
-    path.write_text(json.dumps({"method focal": {"version": 3, "numbers": {"train_loss": [1.0]}},
+    path.write_text(json.dumps({"method gone": {"version": 2, "numbers": {}},
+                                "method focal": {"version": 3, "numbers": {"train_loss": [1.0]}},
                                 "method ohem": {"version": 1, "numbers": {"train_loss": [2.0]}}}))
     monkeypatch.setattr(behaviour, "TABLE", path)
     behaviour.table.cache_clear()
@@ -123,6 +143,7 @@ def test_numbers_changed_on_purpose_raise_versions_of_what_changed_alone(tmp_pat
                        "method dice": "train_loss nan, committed nothing"}
     tiny_runs.accept(found, changed)
     assert json.loads(path.read_text()) == {
+        "method gone": {"version": 2, "numbers": {}},
         "method focal": {"version": 4, "numbers": {"train_loss": [1.1]}},
         "method ohem": {"version": 1, "numbers": {"train_loss": [2.0]}},
         "method dice": {"version": 1, "numbers": {"train_loss": [None]}}}
@@ -136,7 +157,16 @@ def test_published_runs_keep_their_names_and_their_standing(study):
     for name, run in runs.items():
         assert run.config.name == name  # the hash of unchanged settings stays as it was
         assert name.split("/")[2] == run.metrics["config_hash"]
-        assert outdated(run.config, run.environment["behaviour"]) == []
+        # stale is only what was changed on purpose since
+        assert all(behaviour.table()[case]["version"] > 1 for case in outdated(run.config, run.environment))
+
+
+def test_which_published_runs_a_raised_version_makes_stale_is_said(monkeypatch):
+    assert tiny_runs.published_and_stale() == []
+    raise_version(monkeypatch, "method focal")
+    # three seeds in the demo; five on CamVid and three imbalances of streets, and those of its settings' study
+    assert tiny_runs.published_and_stale()[0] == "demo: 3 of 35 runs (method focal)"
+    assert [line.split(":")[0] for line in tiny_runs.published_and_stale()] == ["demo", "evidence", "evidence-settings"]
 
 
 # ---------------------------------------------------------------- whose commit
@@ -150,10 +180,26 @@ def test_a_copy_inside_somebodys_repository_does_not_record_their_commit(tmp_pat
     (tmp_path / "theirs.py").write_text("")
     git("init"), git("add", "-A"), git("commit", "-m", "theirs")
     assert provenance.commit(tmp_path / "venv/site-packages") == ""
-    assert provenance.commit(tmp_path) == git("rev-parse", "HEAD")
+    # put at the top of their repository, with and without a project file of theirs
+    assert provenance.commit(tmp_path) == ""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "theirs"\n')
+    assert provenance.commit(tmp_path) == ""
+
+
+def test_the_commit_of_this_repository_says_what_is_uncommitted(tmp_path, monkeypatch):
+    def git(*words):
+        return subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", *words], cwd=tmp_path, check=True,
+                              capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "cawalib"\n')
+    git("init"), git("add", "-A"), git("commit", "-m", "ours")
+    commit = git("rev-parse", "HEAD")
+    assert provenance.commit(tmp_path) == commit
     (tmp_path / "cawalib").mkdir()
     (tmp_path / "cawalib" / "new.py").write_text("")
-    assert provenance.commit(tmp_path) == git("rev-parse", "HEAD") + "+uncommitted"
+    assert provenance.commit(tmp_path) == commit + "+uncommitted"
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as within a hook of another repository
+    assert provenance.commit(tmp_path) == commit + "+uncommitted"
 
 
 def test_what_a_run_records(tmp_path):

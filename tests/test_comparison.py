@@ -122,6 +122,13 @@ def test_metric_names():
     (lambda root, runs: runs + [make_run(root, "x", dataset="camvid")], "mixed dataset: streets in 'cross entropy'"),
     (lambda root, runs: runs + [make_run(root, "x", epochs=9, recorded={"every run": 2})],
      "mixed behaviour: version 1 of 'every run' in .*, but 2 in 'x', seed 0"),
+    (lambda root, runs: runs + [make_run(root, "x", epochs=9, recorded={})],
+     "mixed behaviour: recorded in .*, but not recorded .commit unknown. in 'x', seed 0"),
+    # one run is older than the case, the other of its second version
+    (lambda root, runs: [*runs, make_run(root, "x", 0, score_stride=4, recorded={"every run": 1, "method cawa": 1}),
+                         make_run(root, "x", 1, score_stride=4,
+                                  recorded={"every run": 1, "method cawa": 1, "score_stride": 2})],
+     "mixed behaviour: version 1 of 'score_stride' in 'x', seed 0, but 2 in 'x', seed 1"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 2, epochs=9)], "'CAWA': seed 2 is there 2 times"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 3, epochs=9)], "'CAWA': seeds 0 and 3 differ in 'epochs'"),
     (lambda root, runs: runs + [make_run(root, "x", epochs=9)], "'x': lacks seed 1, 2, which baseline"),

@@ -35,6 +35,7 @@ from cawalib.settings import ConfigError
     ({"encoder": "resnet50"}, "'encoder'.*no effect with network 'small'"),
     ({"encoder_weights": "imagenet"}, "'encoder_weights'.*no effect with network 'small'"),
     ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
+    ({"lr": 0.1}, "unknown parameter 'lr'; did you mean 'learning_rate'"),
 ])
 def test_refused(settings, words):
     with pytest.raises(ConfigError, match=words) as caught:

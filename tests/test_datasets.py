@@ -113,7 +113,7 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(tmp_path):
     import torch
 
     config = RunConfig(data_root=str(tmp_path), train_images=3, image_height=32, image_width=64)
-    images = TrainingImages(load_datasets(config)["train"], config)
+    images = TrainingImages(load_datasets(config)["train"], config, config)
     first = images[1]
     state = torch.get_rng_state()
     images[0], torch.rand(5)
@@ -126,7 +126,7 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)  # drawing for an image leaves the global state alone
     assert first[0].shape == (3, 32, 64) and first[1].shape == (32, 64)
     assert set(first[1].unique().tolist()) <= {*range(CLASSES), 255}
-    plain = EvaluationImages(load_datasets(config)["val"], config)[0]
+    plain = EvaluationImages(load_datasets(config)["val"], config, config)[0]
     assert plain[0].shape == (3, 32, 64) and plain[1].dtype == torch.uint8
 
 

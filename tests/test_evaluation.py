@@ -88,8 +88,8 @@ def test_images_of_any_size_are_judged_at_their_own(mode, short_side):
 def test_whole_images_keep_their_proportions():
     dataset = coloured_squares([(48, 96), (60, 48)])
     config = RunConfig(evaluation="whole", short_side=32)
-    assert [EvaluationImages(dataset, config)[index][0].shape for index in (0, 1)] == [(3, 32, 64), (3, 40, 32)]
-    assert [EvaluationImages(dataset, config)[index][1].shape for index in (0, 1)] == [(48, 96), (60, 48)]
+    assert [EvaluationImages(dataset, config, config)[index][0].shape for index in (0, 1)] == [(3, 32, 64), (3, 40, 32)]
+    assert [EvaluationImages(dataset, config, config)[index][1].shape for index in (0, 1)] == [(48, 96), (60, 48)]
 
 
 def test_no_class_above_its_share_of_a_crop():
@@ -122,6 +122,6 @@ def test_void_does_not_count_as_a_class_of_a_crop():
 def test_scale_is_relative_to_the_short_side():
     config = RunConfig(image_height=32, image_width=32, short_side=64, evaluation="whole", scale_min=1.0, scale_max=1.0)
     labels = torch.arange(128, dtype=torch.uint8)[None].repeat(64, 1) // 4  # 32 stripes of 4 pixels
-    _, mask = training_transform(config)(tv_tensors.Image(torch.zeros(3, 64, 128, dtype=torch.uint8)),
+    _, mask = training_transform(config, config)(tv_tensors.Image(torch.zeros(3, 64, 128, dtype=torch.uint8)),
                                          tv_tensors.Mask(labels))
     assert len(mask.unique()) in (8, 9)  # 32 pixels of stripes that are still 4 pixels wide

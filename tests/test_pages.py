@@ -8,6 +8,7 @@ from synthetic_runs import make_run
 
 from cawalib.results import ComparisonError, pages
 from cawalib.runs import ARCHIVE, load_study, write_archive
+from cawalib.settings import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,11 +69,18 @@ def test_counts_and_differences_are_taken_from_the_runs(tmp_path):
     assert filled("count: better, CAWA, cross entropy, mIoU") == "2 of 3"
     assert filled("count: worse, CAWA, cross entropy, mIoU") == "0 of 3"
     assert filled("count: worse, CAWA, other, CAWA, mIoU") == "2 of 3"
+    assert filled("count: decided, CAWA, cross entropy, mIoU") == "2 of 3"
+    assert filled("count: decided, CAWA, other, CAWA, mIoU") == "2 of 3"
     # 4.0 and 4.2 points: mean 4.1, deviation 0.1414, t(1) = 12.706, half width 1.27
     assert filled("difference: small, CAWA, cross entropy, mIoU") == "+4.1 [+2.8, +5.4]"
     for wrong in ("count: better, CAVA, cross entropy, mIoU", "difference: huge, CAWA, cross entropy, mIoU"):
         with pytest.raises(ComparisonError, match="mend the marker|no such comparison"):
             filled(wrong)
+
+
+def test_the_readme_counts_the_remedies_that_there_are():
+    rivals = [name for name, method in METHODS.items() if name != "none" and method.weighting != "cawa"]
+    assert f"with {len(rivals)} usual remedies" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", pages.PAGES)

@@ -77,10 +77,13 @@ def executed(tmp_path_factory):
         return done, output, place / folder
 
     with ThreadPoolExecutor(2) as pool:
-        yield {(folder, notebook): pool.submit(run, folder, notebook, settings if "03" in notebook else {
+        jobs = {(folder, notebook): pool.submit(run, folder, notebook, settings if "03" in notebook else {
             name: settings[name] for name in ("val_fraction",) if name in settings})
-               for folder, (_, settings) in RUNS.items() if folder in roots
-               for notebook in ("01_data_preparation", "03_cawa_training")}
+                for folder, (_, settings) in RUNS.items() if folder in roots
+                for notebook in ("01_data_preparation", "03_cawa_training")}
+        if "ade20k" in roots:
+            jobs["ade20k", "02_baseline"] = pool.submit(run, "ade20k", "02_baseline", RUNS["ade20k"][1])
+        yield jobs
 
 
 def result_of(executed, folder, notebook):
@@ -109,10 +112,15 @@ def test_preparation(executed, folder):
 @pytest.mark.parametrize("folder", RUNS)
 def test_one_epoch(executed, folder):
     _, outputs = result_of(executed, folder, "03_cawa_training")
-    [path] = (outputs / "runs" / RUNS[folder][0]).rglob("metrics.json")
+    [path] = (outputs / "runs" / RUNS[folder][0] / "cawa").rglob("metrics.json")
     metrics = json.loads(path.read_text())
     assert metrics["epochs"] == 1 and metrics["smoke"] == (folder == "ade20k")
     assert len(metrics["classes"]) == {"cocostuff": 171, "10k": 171, "ade20k": 150, "own": 3}.get(folder, 19)
     pixels = {"cityscapes": 4 * 2048 * 1024, "cityscapes-256": 122 * 256 * 128}.get(folder)
     judged = sum(map(sum, metrics["splits"]["val"]["confusion"]))
     assert judged > 0 and (pixels is None or 0.8 * pixels < judged <= pixels)  # at the labels' full size, less void
+
+
+def test_a_baseline_where_only_validation_pairs_are(executed):
+    _, outputs = result_of(executed, "ade20k", "02_baseline")
+    assert len(list((outputs / "runs" / "ade20k" / "inverse_sqrt").rglob("metrics.json"))) == 1

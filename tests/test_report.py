@@ -123,6 +123,11 @@ def test_an_unfinished_study_is_published_as_such_and_comes_back(study, monkeypa
         assert publish.restore(study, archive) == 0 and not ours.folder.exists()
     assert publish.restore(study, archive) == 1  # plain is still there, tau was not published
     assert ours.folder.joinpath("metrics.json").read_text() == before
+    made = json.loads((ours.folder / "environment.json").read_text())
+    (ours.folder / "environment.json").write_text(json.dumps(made | {"behaviour": {"every run": 0}}))
+    assert publish.restore(study, archive) == 1  # a stale one makes room
+    assert json.loads((ours.folder / "environment.json").read_text()) == made
+    assert (ours.folder.with_name("seed0.old1") / "metrics.json").is_file()
     assert [run.label for run in load_runs(study, groups=["methods"], allow_smoke=True)] == ["plain", "ours"]
     assert not tau.folder.joinpath("metrics.json").exists()
     shutil.rmtree("outputs/runs")

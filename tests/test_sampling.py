@@ -47,7 +47,8 @@ def test_draws_depend_on_seed_and_epoch_alone(dataset):
 
 
 def test_an_image_drawn_twice_is_augmented_twice_and_keeps_the_class(dataset):
-    images = TrainingImages(dataset, RunConfig(image_height=32, image_width=32, scale_min=1.5))
+    config = RunConfig(image_height=32, image_width=32, scale_min=1.5)
+    images = TrainingImages(dataset, config, config)
     crops = [images[Draw(3, number, wanted=1)] for number in range(20)]
     assert not (crops[0][0] == crops[1][0]).all()
     held = [(labels == 1).float().mean() > CROP_SHARE for _, labels in crops]

@@ -1,10 +1,12 @@
 """Whole runs, small: resuming, repeating, provenance, and what is refused before any work."""
 
 import importlib
+import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -129,6 +131,16 @@ def test_frozen_weights_are_the_last_of_the_other_run(data, tmp_path):
     frozen = train(settings(data, tmp_path, score_source="frozen"))
     last = source.class_weights.query("update == update.max()")["weight"].to_numpy()
     np.testing.assert_allclose(frozen.class_weights["weight"].to_numpy(), last / last.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("behaviour", {"every run": 0}, r"its weights are to be kept, but it would come out differently today \(every run"),
+    ("data_digest", "other", "its weights are to be kept, but it was made from other data")])
+def test_frozen_weights_of_a_run_that_does_not_count_are_refused(data, tmp_path, name, value, words):
+    path = train(settings(data, tmp_path, smoke=True)).folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(RunError, match=words):
+        train(settings(data, tmp_path, smoke=True, score_source="frozen"))
 
 
 def test_learning_actually_happens(data, tmp_path):
@@ -339,6 +351,53 @@ def test_runs_that_would_come_out_differently_are_moved_aside_not_lost(data, tmp
     assert again.environment["behaviour"]["method cawa"] == done.environment["behaviour"]["method cawa"] + 1
     kept = done.folder.with_name("seed0.old1")
     assert (kept / "metrics.json").is_file() and (done.folder / "metrics.json").is_file()
+
+
+def test_a_checkpoint_that_does_not_say_how_it_was_made_is_not_gone_on_from(data, tmp_path, capsys):
+    """As after a kill in the middle of moving a folder aside by hand, or of a folder put together from two."""
+    config = settings(data, tmp_path, smoke=True)
+    done = train(config)
+    for name in ("metrics.json", "environment.json"):
+        (config.folder / name).unlink()
+    assert train(config).metrics == done.metrics
+    shown = capsys.readouterr().out
+    assert "moved to seed0.old1" in shown and "Going on after" not in shown
+
+
+def test_a_move_aside_that_was_broken_off_is_taken_up_again(data, tmp_path, monkeypatch, capsys):
+    config, rename = settings(data, tmp_path, smoke=True), Path.rename
+    train(config)
+    raise_version(monkeypatch, "method cawa")
+    moved = []
+
+    def killed(path, target):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(path.name)
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed)
+        train(config)
+    assert moved and moved != ["environment.json"]
+    capsys.readouterr()
+    train(config)
+    shown = capsys.readouterr().out
+    assert "moved to seed0.old2" in shown and "Going on after" not in shown and "Already finished" not in shown
+
+
+def test_a_setting_that_came_later_leaves_a_finished_run_as_it_is(data, tmp_path, capsys):
+    config = settings(data, tmp_path, smoke=True)
+    train(config)
+    path = config.folder / "config.json"
+    kept = json.loads(path.read_text())
+    del kept["held_out_share"]
+    path.write_text(json.dumps(kept))
+    train(config)
+    assert "Already finished" in capsys.readouterr().out
+    path.write_text(json.dumps(kept | {"epochs": 77}))
+    with pytest.raises(RunError, match=r"holds another configuration \('epochs' is 77 there"):
+        train(config)
 
 
 def test_other_data_under_the_same_settings(data, tmp_path, monkeypatch):

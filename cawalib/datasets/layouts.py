@@ -67,7 +67,7 @@ class FileDataset:
     """A dataset as a table: what its classes are, what its labels mean, and where its files may lie.
 
     Args:
-        name: as in `config.DATASETS`.
+        name: as in `DataConfig.dataset`.
         classes, palette: names and RGB colours 0..255, in the order of the ids.
         to_class: (256,) int16 table from the value on disk to the id, 255 = ignore, -1 = not allowed.
         expected: split -> number of pairs of the full release.

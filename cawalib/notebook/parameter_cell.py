@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import math
 import types
 import typing
 from pathlib import Path
+
+from cawalib.settings import likely_meant
 
 LITERALS = (str, int, float, bool, list, dict, type(None))
 INJECTED = "# Parameters\n"  # how papermill's injected cell begins
@@ -199,19 +200,8 @@ def _fit(name, value, kind):
     return value
 
 
-# what others call it
-ALSO_CALLED = {"tau": "pseudo_mask_threshold", "threshold": "pseudo_mask_threshold", "lr": "learning_rate",
-               "momentum": "score_momentum", "stride": "score_stride", "model": "network", "backbone": "encoder",
-               "pretrained": "encoder_weights", "loss": "method", "weights": "method", "workers": "data_workers",
-               "num_workers": "data_workers", "amp": "mixed_precision", "precision": "mixed_precision",
-               "root": "data_root", "data": "dataset", "height": "image_height", "width": "image_width",
-               "gamma": "focal_gamma", "cam": "cam_kind", "layer": "target_layer", "source": "score_source"}
-
-
 def _unknown(name, value, known):
-    meant = [ALSO_CALLED.get(name.lower(), ""), *difflib.get_close_matches(name, known, n=2),
-             *(other for other in known if name.lower() in other.split("_"))]
-    meant = [repr(other) for other in dict.fromkeys(meant) if other in known][:3]
+    meant = [repr(other) for other in likely_meant(name, known)]
     hint = f"did you mean {' or '.join(meant)}?" if meant else f"known are {', '.join(list(known)[:10])}"
     more = "" if meant or len(known) <= 10 else " and others, see the parameters cell of the notebook"
     return ParameterError(f"unknown parameter {name!r} = {value!r}: {hint}{more}")

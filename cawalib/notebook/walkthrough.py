@@ -163,7 +163,8 @@ class Walkthrough:
     # 2 pseudo masks, 3 counts and score
 
     def show_masks(self) -> Figure:
-        masks = pseudo_masks(self.maps(), self.config.pseudo_mask_threshold, self.grid_labels.shape[-2:])
+        masks = pseudo_masks(self.maps(), self.config.pseudo_mask_threshold, self.grid_labels.shape[-2:],
+                             self.config.exclusive_masks)
         masks = masks[self.shown]
         return illustrations.mask_outcomes(_cpu(masks)[self._order], _cpu(self.grid_labels[self.shown]),
                                            self.classes[self._order].tolist(), [self.names[i] for i in self._order])

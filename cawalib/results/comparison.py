@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cawalib.runs import PLACE_FIELDS, Run
+from cawalib.runs import PLACE_FIELDS, Run, versions
 
 GROUPS = ("head", "body", "tail")
 FREQUENCIES = ("pixels", "images")
@@ -216,9 +216,14 @@ def _same(runs, what, value):
 
 def _same_behaviour(runs):
     """Refuse runs between which the code changed what it computes."""
+    _same(runs, "behaviour", lambda run: "recorded" if run.environment.get("behaviour") else
+          f"not recorded (commit {run.environment.get('commit', '')[:12] or 'unknown'})")
     seen = {}
     for run in runs:
-        for case, version in run.environment.get("behaviour", {"every run": 0}).items():
+        # a case that a run does not name was added after it, and its first version is what was done before
+        recorded = run.environment.get("behaviour", {})
+        cases = dict.fromkeys(versions(run.config, run.environment.get("precision")), 1) if recorded else {}
+        for case, version in (cases | recorded).items():
             other, before = seen.setdefault(case, (run, version))
             if version != before:
                 raise ComparisonError(f"mixed behaviour: version {before} of '{case}' in '{name_of(other)}', "

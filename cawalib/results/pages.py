@@ -7,7 +7,8 @@ In a page, a table of a study's page, or of a file that is nothing else:
     <!-- table: outputs/reference/evidence/tables/methods.md#overview -->
     <!-- end of table -->
 
-and within a sentence, of study `evidence`, in how many comparisons CAWA is better, and by how much in one:
+and within a sentence, of study `evidence`, in how many comparisons CAWA is better (worse; decided, one of the two), and
+by how much in one:
 
     <!-- count: better, CAWA, cross entropy, mIoU -->6 of 6<!-- end -->
     <!-- difference: camvid, CAWA, cross entropy, mIoU -->+4.3 [+1.9, +6.7]<!-- end -->
@@ -25,6 +26,7 @@ from cawalib.results.comparison import ComparisonError
 from cawalib.results.side_by_side import SideBySide, side_by_side
 from cawalib.results.tables import difference_text
 from cawalib.runs import ARCHIVE, RunError, load_runs, load_study
+from cawalib.settings import ConfigError
 
 PAGES = ("README.md", "docs/evidence.md")
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -68,7 +70,9 @@ def _words(kind, arguments, root):
     if pair is None:
         raise ComparisonError(f"marker '{kind}: {first}, {rest}': no two labels of the study; mend the marker")
     if kind == "count":
-        return "{} of {}".format(*beside.count(first, *pair, metric))
+        verdicts = ("better", "worse") if first == "decided" else (first,)
+        counts = [beside.count(verdict, *pair, metric) for verdict in verdicts]
+        return f"{sum(count for count, _ in counts)} of {counts[0][1]}"
     row = beside.difference(first, *pair, metric)
     if row is None:
         raise ComparisonError(f"marker '{kind}: {first}, {rest}': no such comparison; there are "
@@ -79,14 +83,19 @@ def _words(kind, arguments, root):
 @cache
 def _evidence(root) -> SideBySide:
     study = load_study(Path(root, "workflow/grids/evidence.yaml"))
-    return side_by_side(study, load_runs(study, archive=Path(root, "outputs/reference/evidence", ARCHIVE)))
+    # pages show what is published; `tiny_runs --accept` has said which of it is stale
+    runs = load_runs(study, archive=Path(root, "outputs/reference/evidence", ARCHIVE), allow_other_code=True)
+    beside = side_by_side(study, runs)
+    if beside is None:
+        raise ComparisonError("study 'evidence': fewer than two of its groups are finished; train and publish them")
+    return beside
 
 
 def main() -> int:
     for page in PAGES:
         try:
             text = fill(Path(page).read_text())
-        except (FileNotFoundError, ComparisonError, RunError) as error:
+        except (FileNotFoundError, ComparisonError, RunError, ConfigError) as error:
             print(f"cawalib.results.pages: error: {page}: {error}", file=sys.stderr)
             return 1
         with atomic(page) as partial:

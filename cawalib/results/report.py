@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cawalib.files import check_writable
-from cawalib.runs import ARCHIVE, Run, RunError, group_folder, load_runs, load_study
+from cawalib.runs import ARCHIVE, Run, RunError, group_folder, load_runs, load_study, outdated
 from cawalib.settings import ConfigError
 
 
@@ -84,18 +84,20 @@ class ReportConfig:
         asked = {"allow_other_code": self.allow_other_code, "allow_unfinished": self.allow_unfinished,
                  "allow_smoke": self.allow_smoke}
         reference = Path("outputs", "reference", self.study, ARCHIVE)
-        if self.runs_from == "reference":
-            return read(reference, **asked | {"allow_other_code": True})
-        try:
-            return read(None, **asked)
-        except RunError as error:
-            if self.runs_from == "outputs" or not reference.is_file():
-                raise
-            print(f"Not complete under '{self.outputs_root}' ({error}).")
-        # a reference was published with its commit: that the code has moved on since is expected
+        if self.runs_from != "reference":
+            try:
+                return read(None, **asked)
+            except RunError as error:
+                if self.runs_from == "outputs" or not reference.is_file():
+                    raise
+                print(f"Not complete under '{self.outputs_root}' ({error}).")
+        # a reference was published with what it was made by: that the code has moved on since is no error, but is said
         runs = read(reference, **asked | {"allow_other_code": True})
-        commit = runs[0].environment["commit"][:12]
-        print(f"Showing the published runs in {reference.as_posix()}, made by commit {commit}.")
+        print(f"Showing the published runs in {reference.as_posix()}.")
+        stale = [(run, cases) for run in runs if (cases := outdated(run.config, run.environment))]
+        if stale:
+            print(f"{len(stale)} of these {len(runs)} runs would come out differently with today's code: "
+                  f"{', '.join(dict.fromkeys(case for _, cases in stale for case in cases))}.")
         return runs
 
     def first_of_each(self, runs: list[Run]) -> dict[str, Run]:

@@ -23,8 +23,8 @@ TABLE = Path(__file__).with_name("behaviour.json")
 # of every tiny run; the seed is not the default one, so that a seed that never arrives is noticed
 BASE = {"dataset": "folder", "method": "none", "image_height": 32, "image_width": 64, "epochs": 3, "batch_size": 4,
         "learning_rate": 0.005, "validate_every": 2, "seed": 3, "device": "cpu", "mixed_precision": "no"}
-# plain gradient descent and few steps: in large networks, Adam blows rounding errors up
-NETWORK = {"optimizer": "sgd", "batch_size": 8, "epochs": 2}
+# plain gradient descent and two steps: in large networks, Adam and every further step blow rounding errors up
+NETWORK = {"optimizer": "sgd", "batch_size": 16, "epochs": 2}
 CAWA = {"method": "cawa"}
 # The settings of each tiny run besides BASE. The last one is what it is about.
 CASES = (
@@ -105,19 +105,27 @@ def table() -> dict[str, dict]:
     return json.loads(TABLE.read_text())
 
 
-def versions(config: RunConfig) -> dict[str, int]:
-    """The present version of every case that speaks for a run."""
+def versions(config: RunConfig, precision: str | None = None) -> dict[str, int]:
+    """The present version of every case that speaks for a run.
+
+    Args:
+        precision: what `mixed_precision` "auto" came to on the device, where that is known.
+    """
+    config = config.replace(mixed_precision=precision) if precision else config
     return {name_of(case): table().get(name_of(case), {"version": 1})["version"]
             for case in CASES if speaks_for(case, config)}
 
 
-def outdated(config: RunConfig, recorded: dict[str, int] | None) -> list[str]:
+def outdated(config: RunConfig, environment: dict) -> list[str]:
     """The cases whose version a run does not have; empty: the run would come out the same today.
 
     Args:
-        recorded: what the run's environment.json says under "behaviour"; None: nothing, all of it is outdated. A case
-            that it does not name was added later: its first version is what the code did before as well.
+        environment: the run's, as environment.json has it. Under "behaviour" it says the versions; nothing there: all
+            of it is outdated. A case that it does not name was added later: its first version is what the code did
+            before as well.
     """
-    if recorded is None:
+    recorded = environment.get("behaviour")
+    if not recorded:
         return [EVERY_RUN]
-    return [name for name, version in versions(config).items() if recorded.get(name, 1) != version]
+    present = versions(config, environment.get("precision"))
+    return [name for name, version in present.items() if recorded.get(name, 1) != version]

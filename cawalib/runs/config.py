@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cawalib.settings import ConfigError, DataConfig, EvaluationConfig, MethodConfig, NetworkConfig, TrainingConfig
+from cawalib.settings import (
+    ConfigError,
+    DataConfig,
+    EvaluationConfig,
+    MethodConfig,
+    NetworkConfig,
+    TrainingConfig,
+    likely_meant,
+)
 
 # Where and on what a run is computed, not what is computed: these stay out of the config hash.
 PLACE_FIELDS = ("seed", "data_root", "prepared_root", "outputs_root", "device", "data_workers")
@@ -73,7 +80,7 @@ def config_from(settings: dict, where: str = "settings") -> RunConfig:
     known = [f.name for f in dataclasses.fields(RunConfig)]
     for name in settings:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
+            meant = [repr(other) for other in likely_meant(str(name), known)]
+            hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
             raise ConfigError(f"{where}: unknown parameter {name!r}{hint}")
     return RunConfig(**settings)

@@ -78,17 +78,19 @@ def take_up(config: RunConfig, environment: dict) -> Run | None:
     folder = config.folder
     if (folder / "config.json").is_file():
         found = json.loads((folder / "config.json").read_text())
-        different = [k for k, v in dataclasses.asdict(config).items()
-                     if found.get(k) != v and (k == "seed" or k not in PLACE_FIELDS)]
+        # a setting that it does not name came later, with a default that is what was done before
+        different = [field.name for field in dataclasses.fields(config)
+                     if found.get(field.name, field.default) != getattr(config, field.name)
+                     and (field.name == "seed" or field.name not in PLACE_FIELDS)]
         if different:
             raise RunError(f"run folder {folder}: holds another configuration ('{different[0]}' is "
                            f"{found.get(different[0])!r} there, {getattr(config, different[0])!r} here); move it away")
-    if (folder / "environment.json").is_file():
-        found = json.loads((folder / "environment.json").read_text())
-        different = [name for name in ("device_type", "precision") if found.get(name) != environment[name]]
-        different = outdated(config, found.get("behaviour")) + different
+    if any((folder / name).exists() for name in ("environment.json", "metrics.json", "checkpoint")):
+        found = _environment(folder)
+        different = outdated(config, found)
+        different += [name for name in ("device_type", "precision") if found and found.get(name) != environment[name]]
         if different:
-            _set_aside(folder, different)
+            set_aside(folder, different)
         elif found["data_digest"] != environment["data_digest"]:
             raise RunError(f"run folder {folder}: made from other data of dataset '{config.dataset}' than now in "
                            f"'{config.data_root}'; choose another 'outputs_root' or move the folder away")
@@ -99,13 +101,24 @@ def take_up(config: RunConfig, environment: dict) -> Run | None:
     return None
 
 
-def _set_aside(folder, different):
-    # not deleted: what was made in another way stays beside the new run
+def is_stale(config: RunConfig) -> bool:
+    """Whether the run's folder holds a finished run that would come out differently today."""
+    return (config.folder / "metrics.json").is_file() and bool(outdated(config, _environment(config.folder)))
+
+
+def _environment(folder):
+    path = folder / "environment.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def set_aside(folder: Path, different: list[str]) -> None:
+    """Move what a run folder holds beside it, undeleted; `different` says why, for the line that is printed."""
     number = 1
     while (target := folder.with_name(f"{folder.name}.old{number}")).exists():
         number += 1
     target.mkdir()
-    for path in folder.iterdir():
+    # what says how it was made goes last, so that a move broken off is taken up again
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "environment.json"):
         if path.name != ".lock":
             path.rename(target / path.name)
     print(f"{folder}: would come out differently now ({', '.join(different)}), moved to {target.name}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
+import tomllib
 from pathlib import Path
 
 from cawalib import __version__
@@ -24,7 +26,7 @@ def environment(config: RunConfig, device: str, precision: str, data_digest: str
         data_digest: SHA-256 over its data.
     """
     return {
-        "behaviour": versions(config),
+        "behaviour": versions(config, precision),
         "version": __version__,
         "commit": commit(),
         "data_digest": data_digest,
@@ -40,15 +42,19 @@ def environment(config: RunConfig, device: str, precision: str, data_digest: str
 def commit(root: Path = ROOT) -> str:
     """This repository's commit, "+uncommitted" behind it where code was changed since; "" for an installed copy.
 
-    Only a repository whose top is right here is ours: a copy installed somewhere inside somebody's repository has that
-    one around it, and its commit says nothing about this code.
+    Only a repository that has this package at its top and as its project is ours: the commit of one into which a copy
+    was installed or put says nothing about this code.
     """
-    if not (root / ".git").exists():
+    project = root / "pyproject.toml"
+    if not (root / ".git").exists() or not project.is_file() \
+            or tomllib.loads(project.read_text()).get("project", {}).get("name") != "cawalib":
         return ""
+    # a hook or a shell may point git at another repository
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*words):
         try:
-            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+            done = subprocess.run(["git", *words], cwd=root, env=environment, capture_output=True, text=True)
         except FileNotFoundError:  # no git on this machine
             return ""
         return done.stdout.strip() if done.returncode == 0 else ""

@@ -132,7 +132,7 @@ def load_runs(study: Study, groups=None, archive=None, allow_unfinished=False, a
             if not allow_unfinished:
                 raise RunError(f"{where}: {error}") from None
             continue
-        changed = outdated(run.config, run.environment.get("behaviour"))
+        changed = outdated(run.config, run.environment)
         if changed and not allow_other_code:
             raise RunError(f"{where}: {run.folder} comes from code that computed something else "
                            f"({', '.join(changed)}); train again or set allow_other_code")

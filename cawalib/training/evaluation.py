@@ -14,6 +14,7 @@ from cawalib.datasets import ClassStatistics, SegmentationDataset
 from cawalib.method import class_activation_maps, evaluation_mode
 from cawalib.progress import progress
 from cawalib.runs import RunConfig
+from cawalib.settings import DataConfig, EvaluationConfig
 from cawalib.training.metrics import confusion_matrix, summary
 from cawalib.training.models import SegmentationModel
 from cawalib.training.transforms import EvaluationImages, collate_evaluation
@@ -38,7 +39,7 @@ def evaluate(model: SegmentationModel, dataset: SegmentationDataset, statistics:
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=accelerator.device)
     # images of one size go through the network together; whole ones one by one, as memory asks
     batch = config.batch_size if config.evaluation == "resize" else 1
-    loader = DataLoader(EvaluationImages(dataset, config), batch, collate_fn=collate_evaluation,
+    loader = DataLoader(_images(dataset, config), batch, collate_fn=collate_evaluation,
                         num_workers=config.data_workers, generator=torch.Generator())
     limit = SMOKE_BATCHES if config.smoke else None
     with evaluation_mode(model):
@@ -47,6 +48,10 @@ def evaluate(model: SegmentationModel, dataset: SegmentationDataset, statistics:
                 truth = truth.to(logits.device)
                 confusion += confusion_matrix(predict(logits, truth.shape), truth, num_classes)
     return summary(confusion.cpu().numpy(), statistics)
+
+
+def _images(dataset, config):
+    return EvaluationImages(dataset, config.part(DataConfig), config.part(EvaluationConfig))
 
 
 def predict(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -132,7 +137,7 @@ def sample_predictions(model: SegmentationModel, dataset: SegmentationDataset, s
     where windows are used of one brought down to a window's area, which is what fits in memory.
     """
     chosen = _richest_in_tail(dataset, statistics)
-    images, size = EvaluationImages(dataset, config), _picture_size(config)
+    images, size = _images(dataset, config), _picture_size(config.part(DataConfig))
     samples = {name: [] for name in ("images", "labels", "predictions", "maps", "present")}
     with evaluation_mode(model):
         for index in chosen:
@@ -173,10 +178,10 @@ def _maps(model, image, present, size):
     return maps
 
 
-def _picture_size(config):
+def _picture_size(data):
     """The network's input size, brought down to at most 256 pixels a side."""
-    scale = min(1, PICTURE_SIDE / max(config.image_height, config.image_width))
-    return round(config.image_height * scale), round(config.image_width * scale)
+    scale = min(1, PICTURE_SIDE / max(data.image_height, data.image_width))
+    return round(data.image_height * scale), round(data.image_width * scale)
 
 
 def _richest_in_tail(dataset, statistics):

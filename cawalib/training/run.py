@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 from cawalib.datasets import SegmentationDataset, class_statistics, load_datasets
 from cawalib.files import check_writable
 from cawalib.method import layer_output
-from cawalib.runs import Run, RunConfig, RunError, claim, environment, load_run, take_up
-from cawalib.settings import ConfigError, DataConfig, MethodConfig, NetworkConfig
+from cawalib.runs import Run, RunConfig, RunError, claim, environment, load_run, outdated, take_up
+from cawalib.settings import ConfigError, DataConfig, MethodConfig, NetworkConfig, TrainingConfig
 from cawalib.training.checkpoints import restore, stop_on_signal
 from cawalib.training.criterion import Criterion, build_weighting
 from cawalib.training.evaluation import SMOKE_BATCHES
@@ -61,7 +61,7 @@ def check(config: RunConfig) -> None:
 
     Raises:
         ConfigError: CUDA or a precision that is not there, an unknown encoder, missing weights, an unfit layer.
-        RunError: an output folder that cannot be written, or no finished run to take frozen weights from.
+        RunError: an output folder that cannot be written, or no finished run of today to take frozen weights from.
     """
     on_gpu = _on_gpu(config)
     if config.device == "cuda" and not on_gpu:
@@ -73,7 +73,7 @@ def check(config: RunConfig) -> None:
     if config.target_layer != "decoder":
         layer_output(network, config.target_layer, torch.zeros(1, 3, config.image_height, config.image_width))
     if config.score_source == "frozen":
-        _last_weights(config)
+        _source_of_weights(config)
 
 
 def load_checked(config: RunConfig) -> dict[str, SegmentationDataset]:
@@ -127,7 +127,7 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
     else:
         optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay,
                                       fused=True)
-    frozen = _last_weights(config) if config.score_source == "frozen" else None
+    frozen = _last_weights(config, data_digest(datasets)) if config.score_source == "frozen" else None
     model = torch.compile(model) if config.compile else model
     trained, kept = datasets["train"], None
     if config.held_out_share:
@@ -140,14 +140,14 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
     criterion = Criterion(method, weighting, statistics)
     criterion = criterion.to(accelerator.device)
     training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader,
-                        held_out=TrainingImages(kept, config) if kept else None)
+                        held_out=_augmented(kept, config) if kept else None)
     training.scheduler = torch.optim.lr_scheduler.PolynomialLR(
         optimizer.optimizer, total_iters=config.epochs * training.batches, power=0.9)
     return training
 
 
 def _training_loader(config, dataset, pin_memory):
-    images = TrainingImages(dataset, config)
+    images = _augmented(dataset, config)
     if config.sampling == "rare_classes":
         sampler = RareClassSampler(dataset, config.sampling_temperature, config.seed)
     else:
@@ -159,6 +159,10 @@ def _training_loader(config, dataset, pin_memory):
                       pin_memory=pin_memory, generator=torch.Generator())
 
 
+def _augmented(dataset, config):
+    return TrainingImages(dataset, config.part(DataConfig), config.part(TrainingConfig))
+
+
 def _precision(config):
     if config.mixed_precision != "auto":
         return config.mixed_precision
@@ -167,8 +171,21 @@ def _precision(config):
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 
-def _last_weights(config):
+def _source_of_weights(config):
+    """The finished run whose last weights a run with frozen ones keeps; RunError unless it is as the code computes."""
     source = load_run(config.replace(score_source="cam").folder)
+    changed = outdated(source.config, source.environment)
+    if changed:
+        raise RunError(f"run folder {source.folder}: its weights are to be kept, but it would come out differently "
+                       f"today ({', '.join(changed)}); train it again first")
+    return source
+
+
+def _last_weights(config, digest):
+    source = _source_of_weights(config)
+    if source.environment["data_digest"] != digest:
+        raise RunError(f"run folder {source.folder}: its weights are to be kept, but it was made from other data of "
+                       f"dataset '{config.dataset}'; train it again first")
     table = source.class_weights
     return torch.tensor(table[table["update"] == table["update"].max()]["weight"].to_numpy(), dtype=torch.float32)
 

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cawalib.datasets import IGNORE, SegmentationDataset
-from cawalib.runs import RunConfig
+from cawalib.settings import DataConfig, EvaluationConfig, TrainingConfig
 from cawalib.training.sampling import CROP_SHARE, Draw
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as every pretrained encoder expects
@@ -37,22 +37,22 @@ class RandomCropOfClasses(v2.RandomCrop):
         return params
 
 
-def training_transform(config: RunConfig) -> v2.Transform:
+def training_transform(data: DataConfig, training: TrainingConfig) -> v2.Transform:
     """Random scale, crop, flip and colour as in torchvision's segmentation reference; or only a resize.
 
     The short side becomes scale_min to scale_max times `short_side` (or the short side of the network's input); then a
     crop of that input's size is cut, filled up with the mean colour and ignored labels where the image is too small.
     """
-    size = (config.image_height, config.image_width)
+    size = (data.image_height, data.image_width)
     steps = [v2.Resize(size, antialias=True)]
-    if config.augment:
-        short = base_size(config)
+    if training.augment:
+        short = base_size(data)
         fill = {tv_tensors.Image: tuple(round(255 * value) for value in MEAN), tv_tensors.Mask: IGNORE}
         crop = v2.RandomCrop(size, pad_if_needed=True, fill=fill)
-        if config.largest_class_share < 1:
-            crop = RandomCropOfClasses(size, config.largest_class_share, fill)
+        if training.largest_class_share < 1:
+            crop = RandomCropOfClasses(size, training.largest_class_share, fill)
         steps = [
-            v2.RandomResize(round(short * config.scale_min), round(short * config.scale_max) + 1, antialias=True),
+            v2.RandomResize(round(short * training.scale_min), round(short * training.scale_max) + 1, antialias=True),
             crop,
             v2.RandomHorizontalFlip(),
             # no change of hue: it costs more time than all the rest together
@@ -61,18 +61,18 @@ def training_transform(config: RunConfig) -> v2.Transform:
     return v2.Compose([*steps, *_to_network()])
 
 
-def base_size(config: RunConfig) -> int:
+def base_size(data: DataConfig) -> int:
     """The short side of images, in pixels, before they are scaled at random."""
-    return config.short_side or min(config.image_height, config.image_width)
+    return data.short_side or min(data.image_height, data.image_width)
 
 
-def evaluation_transform(config: RunConfig) -> v2.Transform:
+def evaluation_transform(data: DataConfig, evaluation: EvaluationConfig) -> v2.Transform:
     """The image at the size it is judged at; the labels are left at their own.
 
     Evaluation "resize": the size of the network's input, whatever that does to its proportions. Else its short side
     becomes the base size.
     """
-    size = (config.image_height, config.image_width) if config.evaluation == "resize" else base_size(config)
+    size = (data.image_height, data.image_width) if evaluation.evaluation == "resize" else base_size(data)
     return v2.Compose([v2.Resize(size, antialias=True), *_to_network()])
 
 
@@ -89,10 +89,10 @@ class TrainingImages(Dataset):
     and the augmentation is drawn again, ten times at most, until enough of the wanted class is left.
     """
 
-    def __init__(self, dataset: SegmentationDataset, config: RunConfig):
+    def __init__(self, dataset: SegmentationDataset, data: DataConfig, training: TrainingConfig):
         self.dataset = dataset
-        self.transform = training_transform(config)
-        self.seed = config.seed
+        self.transform = training_transform(data, training)
+        self.seed = training.seed
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -123,9 +123,9 @@ class TrainingImages(Dataset):
 class EvaluationImages(Dataset):
     """Pairs as they are: image (3, h, w) float32, see `evaluation_transform`; labels (H, W) uint8 at their own size."""
 
-    def __init__(self, dataset: SegmentationDataset, config: RunConfig):
+    def __init__(self, dataset: SegmentationDataset, data: DataConfig, evaluation: EvaluationConfig):
         self.dataset = dataset
-        self.transform = evaluation_transform(config)
+        self.transform = evaluation_transform(data, evaluation)
 
     def __len__(self) -> int:
         return len(self.dataset)
