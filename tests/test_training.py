@@ -302,7 +302,8 @@ def test_checkpoint_of_another_configuration(data, tmp_path):
     done = train(settings(data, tmp_path, smoke=True))
     other = settings(data, tmp_path, smoke=True, method="none")
     (other.folder / "checkpoint").mkdir(parents=True)
-    (done.folder / "checkpoint" / "last.pt").rename(other.folder / "checkpoint" / "last.pt")
+    for name in ("environment.json", "checkpoint/last.pt"):
+        (done.folder / name).rename(other.folder / name)
     with pytest.raises(RunError, match="last.pt: checkpoint of another configuration"):
         train(other)
     (other.folder / "checkpoint" / "last.pt").write_bytes(b"half a file")
