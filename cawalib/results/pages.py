@@ -30,6 +30,7 @@ from cawalib.settings import ConfigError
 
 PAGES = ("README.md", "docs/evidence.md")
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+COUNTED = ("better", "worse", "decided")
 WORDS = re.compile(r"(<!-- (count|difference): (.+?) -->).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -70,6 +71,9 @@ def _words(kind, arguments, root):
     if pair is None:
         raise ComparisonError(f"marker '{kind}: {first}, {rest}': no two labels of the study; mend the marker")
     if kind == "count":
+        if first not in COUNTED:
+            raise ComparisonError(f"marker '{kind}: {first}, {rest}': found {first!r}, expected one of "
+                                  f"{', '.join(COUNTED)}; mend the marker")
         verdicts = ("better", "worse") if first == "decided" else (first,)
         counts = [beside.count(verdict, *pair, metric) for verdict in verdicts]
         return f"{sum(count for count, _ in counts)} of {counts[0][1]}"
