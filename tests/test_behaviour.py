@@ -68,9 +68,9 @@ def judged_in_training_mode(monkeypatch):
 
 def no_augmentation(monkeypatch):
     from cawalib.training import transforms
-    plain = transforms.training_transform
-    monkeypatch.setattr(transforms, "training_transform",
-                        lambda data, training: plain(data, dataclasses.replace(training, augment=False)))
+    plain = transforms.augment
+    monkeypatch.setattr(transforms, "augment", lambda image, labels, data, training:
+                        plain(image, labels, data, dataclasses.replace(training, augment=False)))
 
 
 def no_weights(monkeypatch):

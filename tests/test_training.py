@@ -238,10 +238,9 @@ def test_rare_class_sampling_draws_other_images(data, tmp_path):
 def test_held_out_images_are_scored_and_never_trained_on(data, tmp_path, monkeypatch):
     config = settings(data, tmp_path, held_out_share=0.25, feedback_images=4, epochs=1)
     asked, scored = [], []
-    read = training.TrainingImages.__getitem__
-    monkeypatch.setattr(training.TrainingImages, "__getitem__",
-                        lambda images, item: asked.append((len(images), images.dataset.read.args[1][item]))
-                        or read(images, item))
+    read = training.TrainingImages.__getitems__
+    monkeypatch.setattr(training.TrainingImages, "__getitems__", lambda images, items: asked.extend(
+        (len(images), images.dataset.read.args[1][item]) for item in items) or read(images, items))
     update = training.Criterion.update
     monkeypatch.setattr(training.Criterion, "update",
                         lambda criterion, feedback: scored.append(feedback) or update(criterion, feedback))

@@ -17,7 +17,7 @@ from cawalib.runs import RunConfig
 from cawalib.settings import DataConfig, EvaluationConfig
 from cawalib.training.metrics import confusion_matrix, summary
 from cawalib.training.models import SegmentationModel
-from cawalib.training.transforms import EvaluationImages, collate_evaluation
+from cawalib.training.transforms import EvaluationImages, collate_evaluation, normalised
 
 SMOKE_BATCHES = 2  # all that a smoke run sees of a split
 SAMPLE_IMAGES = 4
@@ -141,7 +141,7 @@ def sample_predictions(model: SegmentationModel, dataset: SegmentationDataset, s
     samples = {name: [] for name in ("images", "labels", "predictions", "maps", "present")}
     with evaluation_mode(model):
         for index in chosen:
-            image = images[index][0][None].to(accelerator.device)
+            image = normalised(images[index][0])[None].to(accelerator.device)
             labels = _nearest(torch.from_numpy(dataset[index][1]), size)
             predicted = _logits(model, image, config, accelerator)[0].argmax(dim=0)
             present = torch.isin(torch.arange(len(dataset.classes)), labels)

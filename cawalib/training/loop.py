@@ -115,8 +115,8 @@ def _feedback(training, images, labels, logits, features):
         count = min(config.feedback_images, len(training.held_out))
         chosen = random.choice(len(training.held_out), count, replace=False)
         training.held_out.epoch = training.epoch
-        pairs = [training.held_out[int(index)] for index in chosen]
-        images, labels = (torch.stack(part).to(accelerator.device) for part in zip(*pairs, strict=True))
+        batch = training.held_out.__getitems__([int(index) for index in chosen])
+        images, labels = (part.to(accelerator.device) for part in batch)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), evaluation_mode(network), accelerator.autocast():
             logits, features = network(images, return_features=True)

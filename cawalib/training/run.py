@@ -24,7 +24,7 @@ from cawalib.training.finish import finish
 from cawalib.training.loop import Training, run_epoch
 from cawalib.training.models import build_model
 from cawalib.training.sampling import RareClassSampler, held_out
-from cawalib.training.transforms import TrainingImages
+from cawalib.training.transforms import TrainingImages, as_it_is
 
 
 def train(config: RunConfig) -> Run:
@@ -156,7 +156,7 @@ def _training_loader(config, dataset, pin_memory):
     # a generator of its own: a loader without one draws from the global random state whenever it is started, and
     # dropout would go on differently in a resumed run
     return DataLoader(images, config.batch_size, sampler=sampler, drop_last=True, num_workers=config.data_workers,
-                      pin_memory=pin_memory, generator=torch.Generator())
+                      pin_memory=pin_memory, generator=torch.Generator(), collate_fn=as_it_is)
 
 
 def _augmented(dataset, config):

@@ -1,4 +1,10 @@
-"""From pairs to what the network sees: augmentation on torchvision v2, repeatable image by image."""
+"""From pairs to what the network sees: augmentation with torchvision's kernels, repeatable image by image.
+
+The random numbers and the arithmetic are those of torchvision's transforms v2 (RandomResize, RandomCrop,
+RandomHorizontalFlip, ColorJitter, Normalize; `tests/test_transforms.py` compares to the last bit). Its transform
+objects are left out: on small images they take as long as the work itself. Everything up to the normalisation is done
+on bytes, and the normalisation once for the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -6,59 +12,93 @@ import zlib
 
 import torch
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from cawalib.datasets import IGNORE, SegmentationDataset
 from cawalib.settings import DataConfig, EvaluationConfig, TrainingConfig
 from cawalib.training.sampling import CROP_SHARE, Draw
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as every pretrained encoder expects
+MEAN_COLOUR = torch.tensor([round(255 * value) for value in MEAN], dtype=torch.uint8)[:, None, None]
+VOID = torch.tensor(IGNORE, dtype=torch.uint8)
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+# no change of hue: it costs more time than all the rest together
+COLOUR_KERNELS = {BRIGHTNESS: functional.adjust_brightness_image, CONTRAST: functional.adjust_contrast_image,
+                  SATURATION: functional.adjust_saturation_image}
+COLOUR_CHANGE = 0.4  # factors are drawn from 1 - 0.4 to 1 + 0.4
 
 
-class RandomCropOfClasses(v2.RandomCrop):
-    """A random crop of which no class covers more than a share of the labelled pixels.
-
-    A crop that does is drawn again, ten times at most, as in the recipes for Cityscapes and ADE20K. Empty crops are
-    taken as they are.
-    """
-
-    def __init__(self, size, largest_class_share: float, fill: dict):
-        super().__init__(size, pad_if_needed=True, fill=fill)
-        self.largest_class_share = largest_class_share
-
-    def make_params(self, flat_inputs):
-        labels = next(part for part in flat_inputs if isinstance(part, tv_tensors.Mask))
-        for _ in range(10):
-            params = super().make_params(flat_inputs)
-            counts = torch.bincount(self.transform(labels, params).flatten(), minlength=256)[:IGNORE]
-            if counts.max() <= self.largest_class_share * counts.sum():
-                break
-        return params
-
-
-def training_transform(data: DataConfig, training: TrainingConfig) -> v2.Transform:
+def augment(image: torch.Tensor, labels: torch.Tensor, data: DataConfig,
+            training: TrainingConfig) -> tuple[torch.Tensor, torch.Tensor]:
     """Random scale, crop, flip and colour as in torchvision's segmentation reference; or only a resize.
 
     The short side becomes scale_min to scale_max times `short_side` (or the short side of the network's input); then a
     crop of that input's size is cut, filled up with the mean colour and ignored labels where the image is too small.
+
+    Args:
+        image: (3, H, W) uint8.
+        labels: (H, W) uint8.
+
+    Returns:
+        image (3, h, w) uint8, labels (h, w) uint8, at the size of the network's input.
     """
-    size = (data.image_height, data.image_width)
-    steps = [v2.Resize(size, antialias=True)]
-    if training.augment:
-        short = base_size(data)
-        fill = {tv_tensors.Image: tuple(round(255 * value) for value in MEAN), tv_tensors.Mask: IGNORE}
-        crop = v2.RandomCrop(size, pad_if_needed=True, fill=fill)
-        if training.largest_class_share < 1:
-            crop = RandomCropOfClasses(size, training.largest_class_share, fill)
-        steps = [
-            v2.RandomResize(round(short * training.scale_min), round(short * training.scale_max) + 1, antialias=True),
-            crop,
-            v2.RandomHorizontalFlip(),
-            # no change of hue: it costs more time than all the rest together
-            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
-        ]
-    return v2.Compose([*steps, *_to_network()])
+    size = [data.image_height, data.image_width]
+    if not training.augment:
+        return functional.resize_image(image, size), functional.resize_mask(labels, size)
+    short = base_size(data)
+    scaled = [int(torch.randint(round(short * training.scale_min), round(short * training.scale_max) + 1, ()))]
+    image, labels = functional.resize_image(image, scaled), functional.resize_mask(labels, scaled)
+    image, labels = random_crop(image, labels, size, training.largest_class_share)
+    if torch.rand(1) < 0.5:
+        image, labels = image.flip(-1), labels.flip(-1)
+    return _random_colour(image.contiguous()), labels
+
+
+def random_crop(image: torch.Tensor, labels: torch.Tensor, size: tuple[int, int],
+                largest_class_share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random part (3, h, w) and (h, w) of an image and its labels, filled up where they are smaller than that.
+
+    A crop of which one class covers more than a share of the labelled pixels is drawn again, ten times at most, as in
+    the recipes for Cityscapes and ADE20K. Empty crops are taken as they are.
+    """
+    for _ in range(10):
+        place = [_random_start(*lengths) for lengths in zip(labels.shape, size, strict=True)]
+        part = _cut(labels, *place, VOID.expand(*size))
+        if largest_class_share == 1:
+            break
+        counts = torch.bincount(part.flatten(), minlength=256)[:IGNORE]
+        if counts.max() <= largest_class_share * counts.sum():
+            break
+    return _cut(image, *place, MEAN_COLOUR.expand(3, *size)), part
+
+
+def _random_start(length, wanted):
+    """A side that is too short is filled up at both ends by what it lacks, and cut again somewhere."""
+    lacking = max(0, wanted - length)
+    room = length + 2 * lacking - wanted
+    return (int(torch.randint(0, room + 1, ())) if room else 0) - lacking
+
+
+def _cut(image, top, left, empty):
+    """The part (..., h, w) of an image that begins at (top, left), and `empty` where there is no image."""
+    height, width = empty.shape[-2:]
+    inside = image[..., max(0, top):top + height, max(0, left):left + width]
+    if inside.shape == empty.shape:
+        return inside
+    canvas = empty.clone()
+    canvas[..., max(0, -top):, max(0, -left):][..., :inside.shape[-2], :inside.shape[-1]] = inside
+    return canvas
+
+
+def _random_colour(image):
+    """Brightness, contrast and saturation, in random order."""
+    order = torch.randperm(4).tolist()
+    low, high = 1 - COLOUR_CHANGE, 1 + COLOUR_CHANGE
+    factors = {change: torch.empty(1).uniform_(low, high).item() for change in COLOUR_KERNELS}
+    for change in order:
+        if change in COLOUR_KERNELS:
+            image = COLOUR_KERNELS[change](image, factors[change])
+    return image
 
 
 def base_size(data: DataConfig) -> int:
@@ -66,23 +106,14 @@ def base_size(data: DataConfig) -> int:
     return data.short_side or min(data.image_height, data.image_width)
 
 
-def evaluation_transform(data: DataConfig, evaluation: EvaluationConfig) -> v2.Transform:
-    """The image at the size it is judged at; the labels are left at their own.
-
-    Evaluation "resize": the size of the network's input, whatever that does to its proportions. Else its short side
-    becomes the base size.
-    """
-    size = (data.image_height, data.image_width) if evaluation.evaluation == "resize" else base_size(data)
-    return v2.Compose([v2.Resize(size, antialias=True), *_to_network()])
-
-
-def _to_network():
-    return [v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64}, scale=True),
-            v2.Normalize(MEAN, STD)]
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """Images (..., 3, h, w) uint8 as the network sees them: float32, minus the mean, over the deviation of ImageNet."""
+    return functional.normalize_image(functional.to_dtype_image(images, torch.float32, scale=True), MEAN, STD,
+                                      inplace=True)
 
 
 class TrainingImages(Dataset):
-    """Augmented pairs: image (3, h, w) float32, labels (h, w) int64.
+    """Augmented pairs: image (3, h, w) float32, labels (h, w) int64; several at once with a batch dimension in front.
 
     The random numbers of a pair come from (seed, epoch, index) alone, so that the number of worker processes,
     the order and an interrupted epoch change nothing. Asked with a `sampling.Draw`, they come from its number as well,
@@ -91,56 +122,65 @@ class TrainingImages(Dataset):
 
     def __init__(self, dataset: SegmentationDataset, data: DataConfig, training: TrainingConfig):
         self.dataset = dataset
-        self.transform = training_transform(data, training)
-        self.seed = training.seed
+        self.data, self.training = data, training
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, item: int | Draw) -> tuple[torch.Tensor, torch.Tensor]:
-        draw = item if isinstance(item, Draw) else None
-        index = draw.index if draw else item
-        image, labels = self.dataset[index]
+        images, labels = self.__getitems__([item])
+        return images[0], labels[0]
+
+    def __getitems__(self, items: list[int | Draw]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch, as PyTorch's loader asks for it: images (B, 3, h, w) float32, labels (B, h, w) int64."""
         state = torch.get_rng_state()
-        # PyTorch's CPU generator takes 32 bits of its seed, so the numbers are hashed into those
-        key = f"{self.seed} {self.epoch} {index}" + (f" {draw.number}" if draw else "")
-        torch.default_generator.manual_seed(zlib.crc32(key.encode()))
         try:
-            image, labels = self._augmented(_image(image), tv_tensors.Mask(torch.from_numpy(labels)), draw)
+            images, labels = zip(*(self._augmented(item) for item in items), strict=True)
         finally:
             torch.set_rng_state(state)
-        return image.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)
+        return normalised(torch.stack(images)), torch.stack(labels).long()
 
-    def _augmented(self, image, labels, draw):
+    def _augmented(self, item):
+        draw = item if isinstance(item, Draw) else None
+        index = draw.index if draw else item
+        image, labels = (torch.from_numpy(array) for array in self.dataset[index])
+        # PyTorch's CPU generator takes 32 bits of its seed, so the numbers are hashed into those
+        key = f"{self.training.seed} {self.epoch} {index}" + (f" {draw.number}" if draw else "")
+        torch.default_generator.manual_seed(zlib.crc32(key.encode()))
         for _ in range(10 if draw else 1):
-            result = self.transform(image, labels)
+            result = augment(image.permute(2, 0, 1), labels, self.data, self.training)
             if draw is None or (result[1] == draw.wanted).float().mean() > CROP_SHARE:
                 break
         return result
 
 
 class EvaluationImages(Dataset):
-    """Pairs as they are: image (3, h, w) float32, see `evaluation_transform`; labels (H, W) uint8 at their own size."""
+    """Pairs as they are judged: image (3, h, w) uint8, labels (H, W) uint8 at their own size.
+
+    Evaluation "resize": the image at the size of the network's input, whatever that does to its proportions. Else its
+    short side becomes the base size.
+    """
 
     def __init__(self, dataset: SegmentationDataset, data: DataConfig, evaluation: EvaluationConfig):
         self.dataset = dataset
-        self.transform = evaluation_transform(data, evaluation)
+        whole = evaluation.evaluation == "resize"
+        self.size = [data.image_height, data.image_width] if whole else [base_size(data)]
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image, labels = self.dataset[index]
-        return self.transform(_image(image)).as_subclass(torch.Tensor), torch.from_numpy(labels)
+        image, labels = (torch.from_numpy(array) for array in self.dataset[index])
+        return functional.resize_image(image.permute(2, 0, 1), self.size), labels
 
 
 def collate_evaluation(pairs):
-    """Images stacked (B, 3, h, w) where they are of one size, else a list; labels a list."""
+    """Images (B, 3, h, w) float32 as the network sees them, all of one size, and a list of their labels."""
     images, labels = zip(*pairs, strict=True)
-    same = len({image.shape for image in images}) == 1
-    return torch.stack(images) if same else list(images), list(labels)
+    return normalised(torch.stack(images)), list(labels)
 
 
-def _image(array):
-    return tv_tensors.Image(torch.from_numpy(array).permute(2, 0, 1))
+def as_it_is(batch):
+    """For a loader whose dataset gives whole batches."""
+    return batch
