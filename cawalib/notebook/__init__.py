@@ -4,11 +4,11 @@
 """
 
 from cawalib.notebook.checks import NotebookError, Terminated, source_digest
-from cawalib.notebook.parameter_cell import CallError, ParameterError, parameters
+from cawalib.notebook.parameter_cell import CallError, ParameterError, parameters, read_notebook
 from cawalib.notebook.refresh import refresh
 from cawalib.notebook.runner import run, start
 
 __all__ = [
-    "CallError", "NotebookError", "ParameterError", "Terminated", "parameters", "refresh", "run", "source_digest",
-    "start",
+    "CallError", "NotebookError", "ParameterError", "Terminated", "parameters", "read_notebook", "refresh", "run",
+    "source_digest", "start",
 ]

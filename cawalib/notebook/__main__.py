@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from cawalib.notebook import warm
 from cawalib.notebook.checks import NotebookError
 from cawalib.notebook.parameter_cell import CallError, ParameterError, cast, read_notebook
 from cawalib.notebook.refresh import refresh
@@ -24,14 +25,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments=None) -> int:
-    """The command line.
+    """The command line, done by the warm process of a batch where there is one (`warm`).
 
     Args:
-        arguments: list of str; None: those of the process.
+        arguments: list of str, done in this process; None: those of the process.
 
     Returns:
         The exit code.
     """
+    if arguments is None:
+        arguments = sys.argv[1:]
+        code = warm.call(arguments)
+        if code is not None:
+            return code
     try:
         options = _options(arguments)
         if options.refresh:
@@ -40,7 +46,8 @@ def main(arguments=None) -> int:
         else:
             _, defaults = read_notebook(options.paths[0])
             given = {name: cast(text, defaults.get(name, "")) for name, text in options.parameters}
-            run(*options.paths, given, options.expect, options.timeout, options.make_folder)
+            run(*options.paths, given, options.expect, options.timeout, options.make_folder,
+                options.leave_out)
     except (CallError, NotebookError) as error:
         print(error.traceback, end="\n" if error.traceback else "", file=sys.stderr)
         print(f"cawalib.notebook: error: {error}", file=sys.stderr)
@@ -58,6 +65,7 @@ def _options(arguments):
                         help="fail unless these files are there after the run")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="limit of a single cell")
     parser.add_argument("--make-folder", action="store_true", help="make the folder of OUT")
+    parser.add_argument("--leave-out", default="", metavar="TAG", help="leave out the cells with this tag")
     parser.add_argument("--refresh", action="store_true", help="execute in place, for the committed outputs")
     options = parser.parse_intermixed_args(arguments)
     if len(options.paths) != 2 and not options.refresh:

@@ -44,7 +44,8 @@ def repository_root(folder) -> Path:
 
 # Headless run --------------------------------------------------------------------------------------------
 
-def run(notebook, output, parameters: dict | None = None, expect=(), timeout=None, make_folder=False) -> None:
+def run(notebook, output, parameters: dict | None = None, expect=(), timeout=None, make_folder=False,
+        leave_out="") -> None:
     """Execute a notebook from the repository root; the output appears only when all of it succeeded.
 
     A failed run leaves NAME.failed.ipynb beside the output instead, until the next success.
@@ -56,6 +57,7 @@ def run(notebook, output, parameters: dict | None = None, expect=(), timeout=Non
         expect: files that must be there after the run.
         timeout: seconds that a single cell may take; None: no limit.
         make_folder: make the output's folder.
+        leave_out: tag of cells that are left out; "": none.
 
     Raises:
         CallError: the notebook, a parameter or the output is not as it should be; nothing was run.
@@ -64,13 +66,14 @@ def run(notebook, output, parameters: dict | None = None, expect=(), timeout=Non
     """
     notebook, output = Path(notebook).absolute(), Path(output).absolute()
     expect = [Path(path).absolute() for path in expect]
-    _, defaults = read_notebook(notebook)
+    nb, defaults = read_notebook(notebook)
     parameters = check(parameters or {}, defaults)
     root = repository_root(notebook.parent)
-    partial = _prepare_output(notebook, output, make_folder)
+    nb.cells = [cell for cell in nb.cells if leave_out not in cell.metadata.get("tags", [])]
+    partial = _prepare_output(nb, notebook, output, make_folder)
     failed = output.with_name(f"{output.stem}.failed.ipynb")
     try:
-        _execute(notebook, partial, parameters, root, timeout)
+        _execute(partial, parameters, root, timeout)
         absent = [str(path) for path in expect if not path.exists()]
         if absent:
             raise NotebookError(f"expected file {', '.join(absent)} is absent after the run")
@@ -83,7 +86,9 @@ def run(notebook, output, parameters: dict | None = None, expect=(), timeout=Non
     failed.unlink(missing_ok=True)
 
 
-def _prepare_output(notebook, output, make_folder):
+def _prepare_output(nb, notebook, output, make_folder):
+    import nbformat
+
     same = os.path.realpath(output) == os.path.realpath(notebook)
     if output.suffix != ".ipynb" or os.path.isdir(output) or same:
         raise CallError(f"output {output}: expected a file ending in .ipynb, other than the notebook itself")
@@ -92,13 +97,13 @@ def _prepare_output(notebook, output, make_folder):
     partial = output.with_name(f".{output.stem}.partial.ipynb")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("")
+        partial.write_text(nbformat.writes(nb))
     except OSError as error:
         raise CallError(f"output {output}: cannot be written ({error.strerror})") from None
     return partial
 
 
-def _execute(notebook, partial, parameters, root, timeout):
+def _execute(partial, parameters, root, timeout):
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from traitlets.config import Config
@@ -109,13 +114,12 @@ def _execute(notebook, partial, parameters, root, timeout):
         started.append(cell.cell_type == "code" and bool(cell.source.strip()))
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its warnings are our errors
-    # papermill formats paths: braces in them are doubled
-    paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, partial)]
+    path = str(partial).replace("{", "{{").replace("}", "}}")  # papermill formats paths: braces in them are doubled
     started, failure = [], None
     with headless(), _forwarded_signals() as asked:
         try:
             nb = papermill.execute_notebook(
-                *paths, parameters, kernel_name="python3", cwd=root, progress_bar=False, stdout_file=sys.stdout,
+                path, path, parameters, kernel_name="python3", cwd=root, progress_bar=False, stdout_file=sys.stdout,
                 stderr_file=sys.stderr, execution_timeout=timeout, on_cell_start=before_cell,
                 config=Config(KERNEL))
             failure = checks.first_failure(nb)
@@ -163,6 +167,12 @@ def headless():
             os.environ["CAWALIB_HEADLESS"] = before
 
 
+def waiting_kernels() -> list[int]:
+    """Process ids of kernels that were forked for the notebook that is about to run (see `warm_kernel`)."""
+    module = sys.modules.get("cawalib.notebook.warm_kernel")
+    return module.waiting() if module else []
+
+
 @contextlib.contextmanager
 def _forwarded_signals():
     """Pass SIGTERM and SIGINT on to the kernel as SIGTERM, for it has a session of its own. Yields an Event.
@@ -172,7 +182,8 @@ def _forwarded_signals():
     """
     import psutil
 
-    asked, before, seen = threading.Event(), psutil.Process().children(), []
+    asked, seen = threading.Event(), []
+    before = [child for child in psutil.Process().children() if child.pid not in waiting_kernels()]
 
     def each(action):
         for process in seen:

@@ -135,8 +135,12 @@ class Walkthrough:
         return illustrations.map_gallery(self._pixels(), maps[self._order], [self.names[i] for i in self._order])
 
     @cached_property
-    def _compared(self) -> tuple[np.ndarray, np.ndarray]:
-        """Maps (P, H, W) of the drawn image, ours and pytorch-grad-cam's, class by class."""
+    def _compared(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Maps (P, H, W) of the drawn image, ours and pytorch-grad-cam's, class by class, and how faint each is (P,).
+
+        Faint is a map whose largest value is small beside the terms that it is the sum of: scaled to [0, 1], it shows
+        their rounding errors enlarged by as much.
+        """
         from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM
         from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 
@@ -144,20 +148,25 @@ class Walkthrough:
         layer = self.network.body if layer == "decoder" else find_layer(self.network, layer)
         kind = {"grad_cam": GradCAM, "hires_cam": HiResCAM, "layer_cam": LayerCAM}[self.config.cam_kind]
         everywhere = np.ones(self.labels.shape[-2:], np.float32)
-        ours = _cpu(self.maps(self.labels.shape[-2:])[self.shown])
+        theirs, faintness = [], []
         with evaluation_mode(self.network), kind(self.network, [layer]) as oracle:
-            theirs = [oracle(self.images[[self.shown]], [SemanticSegmentationTarget(index, everywhere)])[0]
-                      for index in self.classes.tolist()]
-        return ours, np.stack(theirs)
+            for index in self.classes.tolist():
+                theirs.append(oracle(self.images[[self.shown]], [SemanticSegmentationTarget(index, everywhere)])[0])
+                faintness.append(_faintness(oracle.activations_and_grads, self.config.cam_kind))
+        return _cpu(self.maps(self.labels.shape[-2:])[self.shown]), np.stack(theirs), np.array(faintness)
 
     def difference_from_pytorch_grad_cam(self) -> float:
-        """Largest absolute difference of any map of the drawn image, at the image's size."""
-        return float(np.abs(np.subtract(*self._compared)).max())
+        """Largest absolute difference of any map of the drawn image, relative to the terms of the unscaled map.
+
+        Equal maps differ by rounding, below 1e-4 of the terms that are added up; others by far more.
+        """
+        ours, theirs, faintness = self._compared
+        return float((np.abs(ours - theirs).max(axis=(1, 2)) * faintness).max())
 
     def show_difference(self) -> Figure:
         """Both maps of some classes of the drawn image, and their absolute difference."""
         some = self._order[:4]
-        ours, theirs = self._compared
+        ours, theirs, _ = self._compared
         return illustrations.map_differences(ours[some], theirs[some], [self.names[i] for i in some])
 
     # 2 pseudo masks, 3 counts and score
@@ -203,6 +212,15 @@ class Walkthrough:
     def _pixels(self):
         image = self.images[self.shown].cpu() * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
         return (image.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+
+
+def _faintness(recorded, kind):
+    """A map's largest value over the largest sum of the absolute values of its terms, in [0, 1]."""
+    activations, gradients = recorded.activations[0], recorded.gradients[0]
+    weights = {"grad_cam": gradients.mean(dim=(2, 3), keepdim=True), "hires_cam": gradients,
+               "layer_cam": gradients.relu()}[kind]
+    terms = weights * activations
+    return float(terms.sum(dim=1).relu().max() / terms.abs().sum(dim=1).max().clamp_min(1e-30))
 
 
 def _cpu(tensor):

@@ -43,7 +43,8 @@ def evaluate(model: SegmentationModel, dataset: SegmentationDataset, statistics:
                         num_workers=config.data_workers, generator=torch.Generator())
     limit = SMOKE_BATCHES if config.smoke else None
     with evaluation_mode(model):
-        for images, labels in progress(itertools.islice(loader, limit), limit or len(loader), "evaluating"):
+        for images, labels in progress(itertools.islice(loader, limit), limit or len(loader), "evaluating",
+                                       delay=1):
             for logits, truth in zip(_logits(model, images, config, accelerator), labels, strict=True):
                 truth = truth.to(logits.device)
                 confusion += confusion_matrix(predict(logits, truth.shape), truth, num_classes)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from cawalib.datasets import ClassStatistics, SegmentationDataset
 from cawalib.method import Feedback, evaluation_mode
-from cawalib.progress import is_watched, progress
+from cawalib.progress import progress, say
 from cawalib.runs import RunConfig, RunError
 from cawalib.training.checkpoints import save
 from cawalib.training.criterion import Criterion, updates_in
@@ -132,7 +132,9 @@ def run_epoch(training: Training, stop: threading.Event) -> None:
     started = time.perf_counter()
     batches = skip_first_batches(training.loader, training.batch) if training.batch else training.loader
     batches = itertools.islice(batches, training.batches - training.batch)
-    bar = progress(batches, training.batches, f"epoch {training.epoch + 1} of {config.epochs}", initial=training.batch)
+    # counted over the whole run, so that the time left is that of the run
+    bar = progress(batches, config.epochs * training.batches, f"epoch {training.epoch + 1} of {config.epochs}, step",
+                   initial=training.step)
     for images, labels in bar:
         training.loss_sum = training.loss_sum + training_step(training, images, labels)
         training.batch += 1
@@ -165,9 +167,9 @@ def _end_epoch(training):
         raise RunError(f"run folder {config.folder}: the training loss is {row['train_loss']} in epoch "
                             f"{row['epoch']}; lower 'learning_rate', or set mixed_precision to 'no'")
     training.history.append(row | {"seconds": round(training.epoch_seconds, 3)})
-    if not is_watched() or training.epoch + 1 == config.epochs:
+    if training.accelerator.is_main_process:
         shown = f", val mIoU {row['val_miou']:.3f}" if row["val_miou"] == row["val_miou"] else ""
-        training.accelerator.print(f"epoch {row['epoch']:3d}: loss {row['train_loss']:.3f}{shown}", flush=True)
+        say(f"epoch {row['epoch']:3d}: loss {row['train_loss']:.3f}{shown}")
     training.epoch, training.batch = training.epoch + 1, 0
     training.loss_sum, training.epoch_seconds = 0.0, 0.0
 
