@@ -1,6 +1,6 @@
 """Results: runs compared, and the tables, figures and pages made from them. Nothing here trains."""
 
-from cawalib.results import figures
+from cawalib.results import answers, figures
 from cawalib.results.comparison import METRICS, ComparisonError, compare, compare_classes, per_class, tidy
 from cawalib.results.report import ReportConfig
 from cawalib.results.tables import (
@@ -17,7 +17,7 @@ from cawalib.results.tables import (
 )
 
 __all__ = [
-    "METRICS", "ComparisonError", "ReportConfig", "compare", "compare_classes", "displayed", "figures", "final_weights",
-    "main_table", "overview_table", "per_class", "per_class_table", "settings_table", "summary_table", "tidy",
-    "verdict_table", "weights_over_thirds", "write_table",
+    "METRICS", "ComparisonError", "ReportConfig", "answers", "compare", "compare_classes", "displayed", "figures",
+    "final_weights", "main_table", "overview_table", "per_class", "per_class_table", "settings_table", "summary_table",
+    "tidy", "verdict_table", "weights_over_thirds", "write_table",
 ]

@@ -1,10 +1,12 @@
-"""Who gains: per class against its frequency, and head, body and tail per method."""
+"""Who gains: per class against its frequency, head, body and tail per method, and both against the imbalance."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from cawalib.results.comparison import (
     GROUPS,
@@ -23,6 +25,7 @@ from cawalib.results.figures.style import (
     MANY,
     METHOD_STYLES,
     PAGE,
+    PRINT,
     half_widths,
     in_print_style,
     label_points,
@@ -117,4 +120,41 @@ def group_bars(runs: list[Run], split: str, by: str = "pixels") -> Figure:
     seeds = [sum(name_of(run) == label for run in runs) for label in styles]
     how = ", line: 95 % interval, dots: seeds" if max(seeds) > 1 else ", no interval"
     panels[1].set_xlabel(f"{split} mIoU of the group by {by} (%); bar: mean of {seed_count(seeds)}{how}")
+    return figure
+
+
+@in_print_style
+def imbalance_dial(runs: list[Run], split: str, metrics=("mIoU", "tail mIoU (pixels)"), methods=None) -> Figure:
+    """A metric against the imbalance of `streets`, a line per method: mean and 95 % interval over seeds.
+
+    Args:
+        runs: on `streets` at several imbalances, at each of them the same methods.
+        methods: those to draw, by their names in `settings.METHODS`; None: all.
+
+    Raises:
+        ComparisonError: none of these runs, or a run on other data.
+    """
+    runs = [run for run in runs if methods is None or run.config.method in methods]
+    if not runs or {run.metrics["dataset"] for run in runs} != {"streets"}:
+        raise ComparisonError("runs on dataset 'streets' expected, of which one can set the imbalance")
+    figure, panels = plt.subplots(1, len(metrics), figsize=(PAGE, 2.2), layout="constrained", squeeze=False)
+    dials = sorted({run.config.imbalance for run in runs})
+    styles = label_styles(runs)
+    table = pd.concat([tidy([run]).assign(dial=run.config.imbalance) for run in runs])
+    cells = table[table["split"] == split].groupby(["metric", "label", "dial"])["value"]
+    for axes, metric in zip(panels[0], [metric_named(metric) for metric in metrics], strict=True):
+        for place, (label, style) in enumerate(styles.items()):
+            means, halves = 100 * np.array([interval(cells.get_group((metric, label, dial))) for dial in dials]).T
+            shift = 1.03 ** (place - (len(styles) - 1) / 2)  # so that intervals do not cover each other
+            axes.errorbar(np.array(dials) * shift, means, yerr=np.nan_to_num(halves), color=style.colour, label=label,
+                          linestyle=style.line, marker=style.marker, elinewidth=0.7, capsize=1.5)
+        axes.set_xscale("log")
+        axes.set_xticks(dials, [f"{dial:g}" for dial in dials])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(f"{split} {metric} (%)")
+    seeds = seed_count(cells.count())
+    figure.supxlabel("imbalance: pixels of the most frequent class over the rarest one (log scale)\n"
+                     f"mean of {seeds}, line: 95 % interval", fontsize=PRINT["axes.labelsize"])
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(styles))
     return figure

@@ -1,0 +1,156 @@
+"""Answers in words, made from the numbers: what stands below a table or a figure of notebooks 04 and 05.
+
+A difference is called better or worse where its 95 % interval leaves out 0, and inside the noise where it does not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from cawalib.results.comparison import compare, compare_classes, name_of
+from cawalib.results.tables import OVERVIEW, difference_text
+from cawalib.runs import Run
+
+FOUND = 0.05  # a class is found where its mean IoU reaches this
+SHORT = {"mIoU": "mean IoU", "tail mIoU (pixels)": "tail", "pixel accuracy": "pixel accuracy"}
+
+
+def against(runs: list[Run], label: str, baseline: str, split: str, metrics=OVERVIEW, shared_seeds=False) -> str:
+    """One label against another: "CAWA minus cross entropy, test: mean IoU +5.0 [+3.1, +6.9], better; ..."."""
+    table = compare(_of(runs, label, baseline), baseline, split, metrics, shared_seeds).set_index(["label", "metric"])
+    rows = [table.loc[label, metric] for metric in metrics]
+    parts = [f"{SHORT.get(metric, metric)} {_difference(row)}, {row['verdict']}"
+             for metric, row in zip(metrics, rows, strict=True)]
+    return f"{label} minus {baseline} on {split}, in points: {'; '.join(parts)}. {_seeds(rows)}"
+
+
+def found_classes(runs: list[Run], label: str, baseline: str, split: str) -> str:
+    """Which rare classes a label finds that the baseline misses, and the tail's difference."""
+    groups = runs[0].metrics["groups"]["pixels"]
+    means = {name: _class_means(runs, name, split)[groups["tail"]] for name in (label, baseline)}
+    missed = [name for name in groups["tail"] if not means[baseline][name] >= FOUND]
+    found = [name for name in missed if means[label][name] >= FOUND]
+    row = compare(_of(runs, label, baseline), baseline, split, ["tail mIoU (pixels)"]).set_index("label").loc[label]
+    if missed:
+        first = f"{label} finds {len(found)} of {len(missed)} rare classes that {baseline} misses"
+    else:
+        first = f"{baseline} misses none of the {len(groups['tail'])} rare classes"
+    return f"{first} (found: a mean IoU of at least {100 * FOUND:.0f} %); tail {_difference(row)}, {row['verdict']}."
+
+
+def counted_classes(runs: list[Run], label: str, baseline: str, split: str) -> str:
+    """In how many classes a label is better than the baseline, worse, and inside the noise."""
+    table = compare_classes(_of(runs, label, baseline), baseline, split)
+    table = table[table["label"] == label]
+    named = {verdict: list(table[table["verdict"] == verdict]["class"]) for verdict in ("better", "worse")}
+    parts = [f"{verdict} in {len(names)}" + (f" ({', '.join(names)})" if names else "") for verdict, names in
+             named.items()]
+    rest = len(table) - sum(map(len, named.values()))
+    return f"Of {len(table)} classes, {label} is {', '.join(parts)}, and inside the noise of {baseline} in {rest}."
+
+
+def counted_labels(runs: list[Run], baseline: str, split: str, metrics=OVERVIEW, shared_seeds=False) -> str:
+    """Which labels are better than the baseline, worse, and inside the noise, metric by metric."""
+    table = compare(runs, baseline, split, metrics, shared_seeds)
+    table = table[table["label"] != baseline]
+    sentences = []
+    for metric in metrics:
+        own = table[table["metric"] == metric]
+        parts = []
+        for verdict in ("better", "worse", "inside the noise", "too few seeds"):
+            labels = list(own[own["verdict"] == verdict]["label"])
+            parts += [f"{verdict}: {', '.join(labels)}"] if labels else []
+        sentences.append(f"{SHORT.get(metric, metric)} beside {baseline}: {'; '.join(parts)}.")
+    return "\n".join(_capital(sentence) for sentence in sentences)
+
+
+def grouped(runs: list[Run], label: str, baseline: str, split: str) -> str:
+    """Head, body and tail of one label against the baseline."""
+    return against(runs, label, baseline, split, [f"{group} mIoU (pixels)" for group in ("head", "body", "tail")])
+
+
+def imbalance(statistics) -> str:
+    """How uneven the training pixels are, and how many images hold the rarest class."""
+    pixels = np.asarray(statistics.pixels, float)
+    present = np.flatnonzero(pixels)
+    most, least = present[pixels[present].argmax()], present[pixels[present].argmin()]
+    return (f"{_capital(statistics.classes[most])} has {pixels[most] / pixels[least]:.0f} times the pixels of "
+            f"{statistics.classes[least]}, which {statistics.images[least]} of {statistics.size} images show.")
+
+
+def gain_and_frequency(runs: list[Run], label: str, baseline: str, split: str) -> str:
+    """Whether rarer classes gain more: the rank correlation between training pixels and gain."""
+    table = compare_classes(_of(runs, label, baseline), baseline, split)
+    gains = table[table["label"] == label].set_index("class")["difference"].dropna()
+    pixels = pd.Series(runs[0].metrics["train_pixels"], runs[0].metrics["classes"])[gains.index]
+    found = stats.spearmanr(pixels, gains)
+    sign = "the rarer a class, the more it gains" if found.statistic < 0 else "the rarer a class, the less it gains"
+    sure = sign if found.pvalue < 0.05 else "no order that chance would not give as well"
+    return (f"Rank correlation between a class's training pixels and its gain over {baseline}: "
+            f"{found.statistic:+.2f} over {len(gains)} classes (p = {found.pvalue:.2g}): {sure}.").replace("-", "−")
+
+
+def weights(runs: list[Run]) -> str:
+    """Where the weights of one label end, and how far they still move in the last third of training."""
+    tables = [run.class_weights for run in runs]
+    last = max(table["update"].max() for table in tables)
+    ends = pd.concat([table[table["update"] == table["update"].max()].set_index("class")["weight"] for table in tables],
+                     axis=1).mean(axis=1)
+    late = pd.concat([table[table["update"] > 2 * last / 3].groupby("class")["weight"].agg(["std", "mean"])
+                      for table in tables])
+    moved = (late["std"] / late["mean"]).groupby(level=0).mean()
+    return (f"At the end a pixel of {ends.idxmax()} weighs {ends.max() / ends.min():.0f} times one of {ends.idxmin()}. "
+            f"Within the last third of training a class's weight deviates by {100 * moved.median():.0f} % of itself "
+            f"(median over classes; {moved.idxmax()} most, {100 * moved.max():.0f} %).")
+
+
+def convergence(runs: list[Run]) -> str:
+    """How much validation still moves in the last quarter of training, label by label, in words of the largest."""
+    changes = {}
+    for run in runs:
+        curve = run.history.set_index("epoch")["val_miou"].dropna()
+        if len(curve) > 1:
+            start = curve.index[-1] * 3 / 4
+            changes.setdefault(name_of(run), []).append(curve.iloc[-1] - curve[curve.index <= start].iloc[-1]
+                                                        if (curve.index <= start).any() else np.nan)
+    if not changes:
+        return "These runs were validated once, at their end: no word on whether training has converged."
+    means = pd.Series({label: np.mean(values) for label, values in changes.items()}).dropna()
+    return (f"From three quarters of training to its end, validation mIoU moves by {100 * means.min():+.1f} to "
+            f"{100 * means.max():+.1f} points (means over seeds; most: {means.abs().idxmax()}).").replace("-", "−")
+
+
+def tail_pixels(shown: dict[str, Run]) -> str:
+    """Of the labelled pixels of tail classes in the pictures, the share that each run gets right."""
+    parts = []
+    for label, run in shown.items():
+        labels, predictions = run.samples["labels"], run.samples["predictions"]
+        tail = np.isin(labels, [run.metrics["classes"].index(name) for name in run.metrics["groups"]["pixels"]["tail"]])
+        parts.append(f"{label} {100 * (predictions == labels)[tail].mean():.0f} %")
+    return f"Of the {tail.sum()} pixels of tail classes in these images, right are: {', '.join(parts)}."
+
+
+def _of(runs, *labels):
+    return [run for run in runs if name_of(run) in labels]
+
+
+def _class_means(runs, label, split):
+    """Mean IoU over seeds of every class; NaN where there is none."""
+    values = [pd.Series(np.array(run.metrics["splits"][split]["iou"], float), run.metrics["classes"])
+              for run in _of(runs, label)]
+    return pd.concat(values, axis=1).mean(axis=1)
+
+
+def _difference(row):
+    return difference_text(row).rstrip("*")
+
+
+def _seeds(rows):
+    pairs = sorted({int(row["pairs"]) for row in rows})
+    return f"({pairs[0]} seeds.)" if len(pairs) == 1 else f"({pairs[0]} to {pairs[-1]} seeds.)"
+
+
+def _capital(text):
+    return text[:1].upper() + text[1:]
