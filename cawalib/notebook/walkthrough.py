@@ -45,6 +45,8 @@ from cawalib.training import (
     training_step,
 )
 
+VISIBLE = 0.001  # share of an image's pixels that a class needs to be seen in it
+
 
 @dataclass
 class Walkthrough:
@@ -58,7 +60,7 @@ class Walkthrough:
     logits: torch.Tensor  # (B, C, H, W)
     features: torch.Tensor  # (B, K, h, w), the last classifier's input
     weighting: CAWAWeighting  # after one update with this batch
-    shown: int  # index of the image that is drawn
+    shown: int  # index of the image that is drawn: that with the most rare classes
 
     @classmethod
     def prepare(cls, config: RunConfig, steps: int = 60) -> Walkthrough:
@@ -76,7 +78,11 @@ class Walkthrough:
             batches = _endless(training.loader)
             for _ in range(2 if config.smoke else steps):
                 training_step(training, *next(batches))
-            images, labels = (part[:config.feedback_images] for part in next(batches))
+            # by its labels: of the next epoch's batches, at most fifty, the one with an image of the most rare classes
+            some = [next(batches) for _ in range(2 if config.smoke else min(50, len(training.loader)))]
+            images, labels = max(some, key=lambda batch: max(_richness(image, training.statistics) for image in
+                                                             batch[1][:config.feedback_images]))
+            images, labels = images[:config.feedback_images], labels[:config.feedback_images]
             # the bare network, without the autocast that Accelerate puts around it
             network = training.accelerator.unwrap_model(training.model, keep_fp32_wrapper=False,
                                                          keep_torch_compile=False)
@@ -89,7 +95,7 @@ class Walkthrough:
             logits, features = network(images, return_features=True)
         weighting = build_weighting(config.part(MethodConfig), statistics, epochs=config.epochs).to(images.device)
         weighting.update(Feedback(labels, logits, features, network.classifier, network, images))
-        shown = max(range(len(labels)), key=lambda index: len(present_classes(labels[index])))
+        shown = max(range(len(labels)), key=lambda index: _richness(labels[index], statistics))
         return cls(config, dataset, network, images, labels, logits, features, weighting, shown)
 
     @property
@@ -212,6 +218,13 @@ class Walkthrough:
     def _pixels(self):
         image = self.images[self.shown].cpu() * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
         return (image.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+
+
+def _richness(labels, statistics):
+    """How many tail classes labels (H, W) hold enough of to be seen, then how many classes."""
+    shares = torch.bincount(labels.flatten(), minlength=256)[:len(statistics.classes)] / labels.numel()
+    seen = [statistics.classes[index] for index in (shares > VISIBLE).nonzero()[:, 0].tolist()]
+    return len(set(seen) & set(statistics.groups["pixels"]["tail"])), len(seen)
 
 
 def _faintness(recorded, kind):
