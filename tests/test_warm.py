@@ -15,8 +15,12 @@ from cawalib.notebook import warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a warm process is for Linux alone")
 # with less to import than the batches need
-SERVER = ("import sys; from cawalib.notebook import warm; "
-          "warm.IMPORTED = ('papermill', 'ipykernel.kernelapp', 'cawalib.notebook.warm_kernel'); warm.main(sys.argv[1])")
+SERVER = """
+import sys
+from cawalib.notebook import warm
+warm.IMPORTED = ('papermill', 'ipykernel.kernelapp', 'cawalib.notebook.warm_kernel')
+warm.main(sys.argv[1])
+"""
 
 
 @pytest.fixture

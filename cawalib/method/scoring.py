@@ -45,7 +45,7 @@ def pseudo_masks(maps: torch.Tensor, threshold: float = 0.5, size: tuple[int, in
 
 def prediction_masks(logits: torch.Tensor, classes: torch.Tensor, stride: int) -> torch.Tensor:
     """Masks (B, P, h, w) of the predicted classes on the score grid: the rival source of the score."""
-    predicted = logits[:, :, ::stride, ::stride].argmax(dim=1)
+    predicted = logits[:, :, ::stride, ::stride].max(dim=1).indices  # on a CPU several times as fast as argmax
     return predicted[:, None] == classes[None, :, None, None]
 
 

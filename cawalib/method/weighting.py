@@ -190,7 +190,7 @@ def difficulty_weight(accuracy: torch.Tensor, exponent: float = 0.0) -> torch.Te
 def _missed_and_total(feedback, num_classes, ignore_index):
     """Missed pixels and pixels of each class in the batch (2, C) float32, over all processes."""
     labels = feedback.labels.flatten()
-    missed = (feedback.logits.argmax(dim=1) != feedback.labels).flatten()
+    missed = (feedback.logits.max(dim=1).indices != feedback.labels).flatten()
     counts = torch.zeros(2, ignore_index + 1, dtype=torch.int64, device=labels.device)
     counts[0].scatter_add_(0, labels, missed.long())
     counts[1].scatter_add_(0, labels, torch.ones_like(labels))

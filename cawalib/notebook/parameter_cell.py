@@ -14,6 +14,9 @@ from cawalib.settings import likely_meant
 
 LITERALS = (str, int, float, bool, list, dict, type(None))
 INJECTED = "# Parameters\n"  # how papermill's injected cell begins
+# where a notebook has more parameters below its first cell of them: a cell tagged `injected-parameters` that papermill
+# replaces, below both
+PLACEHOLDER = INJECTED + "# papermill writes here what it is given: below all defaults, so that it counts"
 
 
 class CallError(ValueError):
@@ -39,7 +42,7 @@ def parameters(namespace: dict, defaults: type):
 
     Raises:
         ParameterError: an unknown parameter or a wrong type. Unknown is any other name in the parameters
-            cell run last and in papermill's cell after it, so that a cell can be run again later; outside
+            cells run last and in papermill's cell after them, so that a cell can be run again later; outside
             IPython, any other variable that holds a literal.
     """
     known = [field.name for field in dataclasses.fields(defaults) if field.init]
@@ -56,17 +59,16 @@ def _given_names(namespace, known):
         found = {}
         with contextlib.suppress(ParameterError):
             found = literal_assignments(source)
-        injected = source.startswith(INJECTED)
-        if found and (injected or found.keys() & set(known)):
+        if source.startswith(INJECTED) or found.keys() & set(known):
             names += [name for name in found if name in namespace]
-        if names and not injected:
+        elif names:
             break
     return names or [name for name, value in namespace.items()
                      if type(value) in LITERALS and not name.startswith("_") and name not in ("In", "Out")]
 
 
 def read_notebook(path):
-    """Read a notebook and the defaults in its parameters cell.
+    """Read a notebook and the defaults in its parameters cell, and in one tagged `more-parameters`.
 
     Args:
         path: the `.ipynb` file.
@@ -88,17 +90,22 @@ def read_notebook(path):
         nbformat.validate(nb)
     except Exception as error:  # whatever the reader stumbles over, the file is no notebook
         raise CallError(f"notebook {path}: not a notebook ({type(error).__name__})") from None
-    tagged = [(tag, cell) for cell in nb.cells for tag in cell.metadata.get("tags", [])]
-    cells = [cell for tag, cell in tagged if tag == "parameters" and cell.cell_type == "code"]
-    if len(cells) != 1:
-        raise CallError(f"notebook {path}: found {len(cells)} code cells tagged 'parameters', expected one")
-    if "injected-parameters" in dict(tagged):
+    cells = {tag: [cell for cell in nb.cells if cell.cell_type == "code" and tag in cell.metadata.get("tags", [])]
+             for tag in ("parameters", "more-parameters", "injected-parameters")}
+    if len(cells["parameters"]) != 1:
+        raise CallError(f"notebook {path}: found {len(cells['parameters'])} code cells tagged 'parameters', "
+                        "expected one")
+    if any(cell.source.strip() != PLACEHOLDER for cell in cells["injected-parameters"]):
         raise CallError(f"notebook {path}: found papermill's injected cell; give the notebook it came from")
+    if cells["more-parameters"] and not cells["injected-parameters"]:
+        raise CallError(f"notebook {path}: found a cell tagged 'more-parameters', which would undo what papermill is "
+                        "given; put a cell tagged 'injected-parameters' below it")
     kernel = nb.metadata.get("kernelspec", {}).get("name")
     if kernel != "python3":
         raise CallError(f"notebook {path}: found kernel {kernel!r}, expected 'python3'")
     try:
-        return nb, literal_assignments(cells[0].source)
+        sources = [cell.source for cell in cells["parameters"] + cells["more-parameters"]]
+        return nb, literal_assignments("\n".join(sources))
     except ParameterError as error:
         raise ParameterError(f"notebook {path}: parameters cell, {error}") from None
 

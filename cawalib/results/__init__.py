@@ -2,7 +2,7 @@
 
 from cawalib.results import answers, figures
 from cawalib.results.comparison import METRICS, ComparisonError, compare, compare_classes, per_class, tidy
-from cawalib.results.report import ReportConfig
+from cawalib.results.report import ReportConfig, runs_beside
 from cawalib.results.tables import (
     displayed,
     final_weights,
@@ -18,6 +18,7 @@ from cawalib.results.tables import (
 
 __all__ = [
     "METRICS", "ComparisonError", "ReportConfig", "answers", "compare", "compare_classes", "displayed", "figures",
-    "final_weights", "main_table", "overview_table", "per_class", "per_class_table", "settings_table", "summary_table",
+    "final_weights", "main_table", "overview_table", "per_class", "per_class_table", "runs_beside", "settings_table",
+    "summary_table",
     "tidy", "verdict_table", "weights_over_thirds", "write_table",
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import contextlib
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
 
 from cawalib.files import check_writable
-from cawalib.runs import ARCHIVE, Run, RunError, group_folder, load_runs, load_study, outdated
-from cawalib.settings import ConfigError
+from cawalib.runs import ARCHIVE, PLACE_FIELDS, Run, RunError, group_folder, load_run, load_runs, load_study, outdated
+from cawalib.settings import ConfigError, MethodConfig
 
 
 @dataclass(frozen=True)
@@ -129,3 +130,26 @@ class ReportConfig:
 
     def _study(self):
         return load_study(Path("workflow/grids", f"{self.study}.yaml"), outputs_root=self.outputs_root)
+
+
+def runs_beside(run: Run) -> list[Run]:
+    """The finished runs of other methods under the same outputs folder that a run may be held against.
+
+    They have the same seed and the same settings but for those of the method, and would come out the same today.
+    Labelled by their methods, in alphabetical order; of several runs of one method the newest.
+    """
+    found = {}
+    folders = Path(run.config.outputs_root, "runs", run.config.dataset).glob(f"*/*/seed{run.config.seed}/metrics.json")
+    for metrics in sorted(folders, key=lambda path: path.stat().st_mtime):
+        with contextlib.suppress(RunError):
+            other = load_run(metrics.parent)
+            if _shared(other.config) == _shared(run.config) and other.config.method != run.config.method \
+                    and not outdated(other.config, other.environment):
+                found[other.config.method] = replace(other, label=other.config.method)
+    return [found[method] for method in sorted(found)]
+
+
+def _shared(config):
+    """The settings that methods which are compared have in common."""
+    own = {field.name for field in fields(MethodConfig)} | set(PLACE_FIELDS) - {"seed"} | {"outputs_root"}
+    return {name: value for name, value in asdict(config).items() if name not in own}

@@ -58,7 +58,7 @@ def _images(dataset, config):
 def predict(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Logits (C, h, w) of one image to the most likely class at every pixel of (H, W), int64."""
     if tuple(logits.shape[-2:]) == tuple(size):
-        return logits.argmax(dim=0)
+        return logits.max(dim=0).indices  # on a CPU several times as fast as argmax
     # a few classes at a time: 150 of them at the size of a large photograph are gigabytes
     best = torch.full(size, -torch.inf, device=logits.device)
     chosen = torch.zeros(size, dtype=torch.int64, device=logits.device)
@@ -144,7 +144,7 @@ def sample_predictions(model: SegmentationModel, dataset: SegmentationDataset, s
         for index in chosen:
             image = normalised(images[index][0])[None].to(accelerator.device)
             labels = _nearest(torch.from_numpy(dataset[index][1]), size)
-            predicted = _logits(model, image, config, accelerator)[0].argmax(dim=0)
+            predicted = _logits(model, image, config, accelerator)[0].max(dim=0).indices
             present = torch.isin(torch.arange(len(dataset.classes)), labels)
             samples["images"].append(_resized(dataset[index][0], size))
             samples["labels"].append(labels)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cawalib.datasets import IGNORE, ClassStatistics
+from cawalib.datasets import ClassStatistics
 
 
 def confusion_matrix(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Pixels by true class (rows) and predicted class (columns), (C, C) int64; labels of 255 are left out."""
-    valid = labels != IGNORE
-    pairs = labels[valid].long() * num_classes + predicted[valid].long()
-    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    pairs = labels.flatten().long() * num_classes + predicted.flatten()
+    # a row for each of the 256 values a label may have, so that void needs no mask
+    return torch.bincount(pairs, minlength=256 * num_classes).reshape(256, num_classes)[:num_classes]
 
 
 def class_table(confusion: np.ndarray) -> dict[str, np.ndarray]:
