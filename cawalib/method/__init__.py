@@ -1,17 +1,12 @@
 """The method (METHOD.md): maps, scores, class weights and losses. It needs torch and numpy alone.
 
-`CAWALoss` is the whole of it for somebody's own training loop; the files are its steps, in order: `cam`, `scoring`,
-`weighting` and `cawa`, `losses`.
+`CAWALoss` is the whole of it for somebody's own training loop; the files are its steps, in order: `cam` and `layers`,
+`scoring`, `weighting` and `cawa`, `losses`.
 """
 
-from cawalib.method.cam import (
-    class_activation_maps,
-    evaluation_mode,
-    find_layer,
-    layer_activation_maps,
-    layer_output,
-)
+from cawalib.method.cam import class_activation_maps, evaluation_mode
 from cawalib.method.cawa import CAWAWeighting, basic_weight, cawa_weight, ratio_weight
+from cawalib.method.layers import find_layer, layer_activation_maps, layer_output
 from cawalib.method.losses import CAWALoss, adjusted, cross_entropy, focal, ohem, varied
 from cawalib.method.scoring import (
     RunningScore,

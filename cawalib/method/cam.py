@@ -2,18 +2,19 @@
 
 Grad-CAM (Selvaraju 2017), for segmentation as in Seg-Grad-CAM (Vinogradova 2020): with s the sum of class c's
 logits over the image, alpha_k = mean over pixels of ds/dA_k and L = relu(sum_k alpha_k A_k). HiResCAM (Draelos 2020)
-and LayerCAM (Jiang 2021) weigh every pixel by its own gradient. Only the part of the network behind A is
-differentiated, in three steps that all come down to less work than a backward pass:
+and LayerCAM (Jiang 2021) weigh every pixel by its own gradient. Only the
+head is differentiated, and that comes down to less work than a backward pass:
 
 1. s is taken before the logits are brought to the image's size: bilinear upsampling by a whole factor weighs every
    logit alike (`tests/test_cam.py`), so that all of s is multiplied by one number, which the scaling to [0, 1] drops.
 2. Where the head is one convolution, its gradient is a constant of its weights.
-3. For a layer deeper than the head's input, one pass forward, and one backward per class that starts from 2.
+
+Maps of layers deeper than the head's input are in `layers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -52,40 +53,17 @@ def class_activation_maps(features: torch.Tensor, head: nn.Module | Callable, cl
             maps = torch.einsum("pk,bkhw->bphw", weight, features).relu().contiguous()
         else:
             gradients = head_gradients(features, head, classes, closed_form)
-            maps = _weighted_sums(gradients, features, kind)
-        return _finished(maps, size)
+            maps = weighted_sums(gradients, features, kind)
+        return finished(maps, size)
 
 
-def layer_activation_maps(model: nn.Module, layer: str, images: torch.Tensor, classes: torch.Tensor,
-                          size: tuple[int, int] | None = None, kind: str = "grad_cam") -> torch.Tensor:
-    """Maps from any module of the network's body: one pass forward, one backward per class and no further than A.
-
-    Args:
-        model: a `models.SegmentationModel`, left as it is (see `class_activation_maps`).
-        layer: a module's name as in `model.named_modules()`; its output must be one tensor (B, K, h, w).
-        images: (B, 3, H, W) float32.
-        classes, size, kind: as for `class_activation_maps`.
-
-    Raises:
-        ValueError: see `layer_output`.
-    """
-    with torch.autocast(images.device.type, enabled=False):
-        target, features = layer_output(model, layer, images)
-
-        def gradients():
-            for gradient in head_gradients(features.detach(), model.classifier, classes):
-                start = torch.empty_like(features).copy_(gradient)
-                yield torch.autograd.grad(features, target, start, retain_graph=True)[0]
-
-        return _finished(_weighted_sums(gradients(), target.detach(), kind), size)
-
-
-def _finished(maps, size):
+def finished(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    """Maps (B, P, h, w) scaled to [0, 1], and brought to a size if there is one, and then scaled again."""
     maps = scale_maps(maps)
     return maps if size is None else scale_maps(resize_maps(maps, size))
 
 
-def _weighted_sums(gradients, features, kind):
+def weighted_sums(gradients: Iterable[torch.Tensor], features: torch.Tensor, kind: str) -> torch.Tensor:
     """relu(sum_k weight_k A_k) of every class (B, P, h, w); `gradients` yields ds/dA (1 or B, K, h, w) by class."""
     weigh = {"grad_cam": lambda gradient: gradient.mean(dim=(2, 3), keepdim=True),
              "hires_cam": lambda gradient: gradient, "layer_cam": torch.relu}[kind]
@@ -184,63 +162,3 @@ def evaluation_mode(module):
     finally:
         for child, flag in zip(modules, flags, strict=True):
             child.training = flag
-
-
-def layer_output(model: nn.Module, layer: str, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A of any module of the body, and what the body makes of it, in one pass in evaluation mode.
-
-    Args:
-        model: a `models.SegmentationModel`.
-        layer: a module's name as in `model.named_modules()`.
-        images: (B, 3, H, W) float32.
-
-    Returns:
-        A (B, K, h, w), a leaf of the graph, and the head's input as a function of it.
-
-    Raises:
-        ValueError: no module of that name, it is not on the way to the head, or its output is not one tensor
-            (B, K, h, w).
-    """
-    module, leaves = find_layer(model, layer), []
-
-    def cut(module, inputs, output):
-        if not isinstance(output, torch.Tensor) or output.ndim != 4:
-            raise ValueError(f"parameter 'target_layer': the output of module '{layer}' is not one tensor "
-                             "(B, K, h, w); choose another module")
-        leaves.append(output.detach().requires_grad_())
-        return leaves[-1].clone()  # a copy, since the next module may work in place
-
-    handles = [part.register_forward_hook(_dense_gradient) for part in model.body.modules()
-               if not list(part.children())]
-    handles.append(module.register_forward_hook(cut))
-    try:
-        # parameters are detached, so that the graph holds only what follows A
-        parameters = {name: value.detach() for name, value in model.body.named_parameters()}
-        with evaluation_mode(model), torch.enable_grad():
-            features = torch.func.functional_call(model.body, parameters, (images,))
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not leaves:
-        raise ValueError(f"parameter 'target_layer': module '{layer}' is not on the way to the last classifier; "
-                         "choose another module")
-    return leaves[-1], features
-
-
-def _dense_gradient(module, inputs, output):
-    """Where channels were stacked, gradients are slices with gaps, on which upsampling is twenty times slower."""
-    if isinstance(output, torch.Tensor) and output.requires_grad and output.ndim == 4:
-        output.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
-
-
-def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module of that name.
-
-    Raises:
-        ValueError: there is none; the message names some that are.
-    """
-    modules = dict(model.named_modules())
-    if name not in modules:
-        some = ", ".join([key for key in modules if key.count(".") == 1][:8])
-        raise ValueError(f"parameter 'target_layer': found {name!r}, expected 'decoder' or a module such as {some}")
-    return modules[name]

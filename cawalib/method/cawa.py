@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from cawalib.method.cam import class_activation_maps, layer_activation_maps
+from cawalib.method.cam import class_activation_maps
+from cawalib.method.layers import layer_activation_maps
 from cawalib.method.scoring import (
     RunningScore,
     count,

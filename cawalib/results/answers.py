@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from cawalib.results.comparison import compare, compare_classes, name_of
+from cawalib.results.side_by_side import SideBySide
 from cawalib.results.tables import OVERVIEW, difference_text
 from cawalib.runs import Run
 
@@ -130,6 +131,22 @@ def tail_pixels(shown: dict[str, Run]) -> str:
         tail = np.isin(labels, [run.metrics["classes"].index(name) for name in run.metrics["groups"]["pixels"]["tail"]])
         parts.append(f"{label} {100 * (predictions == labels)[tail].mean():.0f} %")
     return f"Of the {tail.sum()} pixels of tail classes in these images, right are: {', '.join(parts)}."
+
+
+def across(beside: SideBySide, label: str, metrics=OVERVIEW) -> str:
+    """In how many of a study's comparisons a label is better than each baseline, worse, and inside the noise."""
+    lines = []
+    for baseline in beside.baselines:
+        if baseline == label:
+            continue
+        parts = []
+        for metric in metrics:
+            counts = {verdict: beside.count(verdict, label, baseline, metric) for verdict in ("better", "worse")}
+            total = counts["better"][1]
+            parts.append(f"{SHORT.get(metric, metric)} better in {counts['better'][0]} of {total}, worse in "
+                         f"{counts['worse'][0]}")
+        lines.append(f"{label} beside {baseline}: {'; '.join(parts)}; the rest is inside the noise.")
+    return "\n".join(lines)
 
 
 def _of(runs, *labels):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cawalib.files import check_writable
+from cawalib.results.side_by_side import SideBySide, side_by_side
 from cawalib.runs import ARCHIVE, PLACE_FIELDS, Run, RunError, group_folder, load_run, load_runs, load_study, outdated
 from cawalib.settings import ConfigError, MethodConfig
 
@@ -100,6 +101,19 @@ class ReportConfig:
             print(f"{len(stale)} of these {len(runs)} runs would come out differently with today's code: "
                   f"{', '.join(dict.fromkeys(case for _, cases in stale for case in cases))}.")
         return runs
+
+    def side_by_side(self) -> SideBySide:
+        """All comparisons of the published study beside each other.
+
+        Raises:
+            RunError: it is not published, or has fewer than two finished comparisons.
+        """
+        study = self._study()
+        archive = Path("outputs", "reference", self.study, ARCHIVE)
+        beside = side_by_side(study, load_runs(study, archive=archive, allow_unfinished=True, allow_other_code=True))
+        if beside is None:
+            raise RunError(f"study '{self.study}': fewer than two finished comparisons in {archive.as_posix()}")
+        return beside
 
     def first_of_each(self, runs: list[Run]) -> dict[str, Run]:
         """label -> its run with the first seed: a choice that does not look at results."""
