@@ -140,7 +140,7 @@ class DataConfig(Settings):
     dataset: str = choice("streets", "camvid", "cityscapes", "ade20k", "cocostuff", "cocostuff10k", "folder")
     data_root: str = "data"  # folder with the dataset; `streets` keeps its drawn scenes there
     prepared_root: str = "data/prepared"  # what notebook 01 writes: class counts and, if asked, decoded pairs
-    imbalance: float = number(1000.0, 10, 10_000)  # streets: pixels of the most frequent class over the rarest one
+    imbalance: float = number(1000.0, 10, 10_000)  # streets alone: pixels of the most frequent class over the rarest
     val_is_test: bool = False  # cityscapes, ade20k, cocostuff: judge on the official val, choose on a share of train
     val_fraction: float = number(0.2, 0.001, 0.9)  # folder without lists, or val_is_test: share kept for validation
     split_seed: int = number(0, 0, 2**31 - 1)  # which pairs these are
@@ -154,8 +154,8 @@ class DataConfig(Settings):
         for name in ("image_height", "image_width"):
             if getattr(self, name) % 32:
                 raise ConfigError(f"parameter '{name}': found {getattr(self, name)}, expected a multiple of 32")
-        if self.dataset != "streets":
-            self._refuse_unused(("imbalance",), f"dataset '{self.dataset}'")
+        if self.dataset != "streets":  # what a notebook starts with stays there when the dataset is changed
+            object.__setattr__(self, "imbalance", type(self).imbalance)
         if self.dataset in ("streets", "camvid", "folder"):
             self._refuse_unused(("val_is_test",), f"dataset '{self.dataset}'")
         if self.dataset != "folder" and not self.val_is_test:

@@ -9,7 +9,7 @@ from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 from torch import nn
 
-from cawalib.method import CAWAWeighting, Feedback, class_activation_maps, layer_activation_maps
+from cawalib.method import CAWAWeighting, Feedback, class_activation_maps
 from cawalib.method.cam import KINDS, closed_form_alpha, head_gradients, is_affine
 from cawalib.runs import RunConfig
 from cawalib.training import build_model
@@ -59,26 +59,6 @@ def test_maps_equal_pytorch_grad_cam(name, settings):
         for closed_form in (True, False):
             maps = class_activation_maps(features, model.classifier, CLASSES, SIZE, kind, closed_form)
             np.testing.assert_allclose(maps.numpy(), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("name, layer", [
-    ("small", "body.down.1"), ("small", "body.stem.1"),  # the latter is followed by a ReLU in place
-    ("lraspp_mobilenet_v3_large", "body.cbr"), ("unet", "body.encoder.layer3"),
-    ("deeplabv3plus", "body.decoder.aspp"), ("pspnet", "body.encoder.layer2"),
-    ("segformer", "body.encoder.block2")])
-def test_maps_of_any_named_layer_equal_pytorch_grad_cam(name, layer):
-    model = network(name).eval()
-    if name == "segformer":  # blocks give tokens; an image comes out of the patch embedding's convolution
-        layer = "body.encoder.patch_embed3.proj"
-    images = torch.randn(2, 3, *SIZE)
-    plain = copy.deepcopy(model)  # pytorch-grad-cam would see what a ReLU in place has made of the activations
-    for module in plain.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-    for kind in KINDS if name == "small" else ("grad_cam",):
-        expected = oracle(plain, dict(plain.named_modules())[layer], images, kind)
-        maps = layer_activation_maps(model, layer, images, CLASSES, SIZE, kind)
-        np.testing.assert_allclose(maps.numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel, stride, padding, dilation", [(1, 1, 0, 1), (3, 1, 1, 1), (3, 2, 1, 1), (3, 1, 2, 2)])
@@ -155,11 +135,3 @@ def test_update_leaves_no_trace(layer, closed_head):
     for one, other in zip(before["grad"], after["grad"], strict=True):
         assert (one is None and other is None) or torch.equal(one, other)
     assert not torch.equal(weighting.weight, torch.ones(5))  # and yet it did its work
-
-
-def test_unknown_target_layer():
-    model, images = network("small"), torch.randn(1, 3, *SIZE)
-    with pytest.raises(ValueError, match="parameter 'target_layer': found 'body.nowhere'.*body.stem"):
-        layer_activation_maps(model, "body.nowhere", images, CLASSES)
-    with pytest.raises(ValueError, match="parameter 'target_layer': module 'classifier' is not on the way"):
-        layer_activation_maps(model, "classifier", images, CLASSES)

@@ -24,7 +24,6 @@ from cawalib.settings import ConfigError
     ({"method": "none", "score_momentum": 0.5}, "'score_momentum': found 0.5, which has no effect with method 'none'"),
     ({"epochs": 10, "warmup_epochs": 6, "cooldown_epochs": 4}, "'cooldown_epochs': found 4, .* 6 leaves none of 10"),
     ({"focal_gamma": 3.0}, "'focal_gamma'.*no effect with method 'cawa'"),
-    ({"dataset": "camvid", "imbalance": 10.0}, "'imbalance'.*no effect with dataset 'camvid'"),
     ({"dataset": "citiscapes"}, "parameter 'dataset': found 'citiscapes'; did you mean 'cityscapes'"),
     ({"short_side": 512}, "parameter 'short_side': found 512 with evaluation 'resize'.*choose evaluation 'whole'"),
     ({"evaluation": "window"}, "parameter 'evaluation': found 'window'; .*resize, whole, slide"),
@@ -53,6 +52,8 @@ def test_hash_is_of_what_is_computed():
     hashes = {base.replace(**{name: value}).hash for name, value in changes.items()} | {base.hash}
     assert len(hashes) == len(changes) + 1
     assert RunConfig(imbalance=1000).hash == base.hash  # an int where a float is meant
+    # a notebook that begins with streets keeps its imbalance when another dataset is named: there it means nothing
+    assert RunConfig(dataset="camvid", imbalance=100.0) == RunConfig(dataset="camvid")
     assert base.hash == "44136fa355"  # SHA-256 of "{}": nothing differs from the defaults
 
 

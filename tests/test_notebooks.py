@@ -6,9 +6,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from cawalib.notebook import source_digest
+from cawalib.notebook import read_notebook, source_digest
 from cawalib.notebook.parameter_cell import literal_assignments
-from cawalib.runs import RunConfig
+from cawalib.runs import RunConfig, load_study
 from cawalib.settings import CAWA_FIELDS, MethodConfig
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -27,9 +27,10 @@ def tagged(notebook, tag):
     return [cell for cell in code_cells(notebook) if tag in cell.metadata.get("tags", [])]
 
 
-def test_all_five_are_there():
+def test_all_are_there():
     assert [path.stem for path in NOTEBOOKS] == [
-        "01_data_preparation", "02_baseline", "03_cawa_training", "04_ablations", "05_figures"]
+        "01_data_preparation", "02_baseline", "03_cawa_training", "04_ablations", "05_figures",
+        "06_explorer"]
 
 
 def test_kernel_and_story(notebook):
@@ -40,11 +41,13 @@ def test_kernel_and_story(notebook):
     assert statistics.median(lines) <= 5 and max(lines) <= 15
 
 
-def test_parameters_cell(notebook):
+def test_parameters_cells(notebook):
     [cell] = tagged(notebook, "parameters")
-    assert cell is code_cells(notebook)[0]
-    parameters = literal_assignments(cell.source)  # raises if there is more than literals
-    assert len(parameters) == len(cell.source.splitlines())
+    assert cell is code_cells(notebook)[0] and 7 <= len(cell.source.splitlines()) <= 12
+    for cell in [cell, *tagged(notebook, "more-parameters")]:
+        parameters = literal_assignments(cell.source)  # raises if there is more than literals
+        assert len(parameters) == len(cell.source.splitlines())
+        assert "parameters" in cell.metadata.tags or cell.metadata.jupyter.source_hidden
 
 
 def test_outputs_are_of_this_source(notebook):
@@ -61,15 +64,15 @@ def test_something_is_compared(notebook):
     assert cells and all(cell.outputs for cell in cells)
 
 
-@pytest.mark.parametrize("name", ["02_baseline", "03_cawa_training"])
-def test_training_notebooks_offer_every_setting(name):
+@pytest.mark.parametrize("name, label", [("02_baseline", "inverse square root"), ("03_cawa_training", "CAWA")])
+def test_training_notebooks_offer_every_setting_and_are_a_run_of_the_demo(name, label):
     [path] = [path for path in NOTEBOOKS if path.stem == name]
-    [cell] = tagged(nbformat.read(path, as_version=4), "parameters")
-    parameters = literal_assignments(cell.source)
-    defaults = {field: getattr(RunConfig, field) for field in parameters}
-    if name == "02_baseline":
-        assert parameters.pop("method") == "inverse_sqrt" and defaults.pop("method")
-    assert parameters == defaults
+    _, parameters = read_notebook(path)
+    study = load_study(path.parents[1] / "workflow" / "grids" / "demo.yaml")
+    [run] = [run for entry, run in study.configs() if entry.label == label and run.seed == parameters["seed"]]
+    assert RunConfig(**parameters).hash == run.hash
     missing = set(RunConfig.__dataclass_fields__) - set(parameters)
     if name == "03_cawa_training":
         assert missing == set(MethodConfig.__dataclass_fields__) - set(CAWA_FIELDS)
+    else:
+        assert missing == set(CAWA_FIELDS)
