@@ -37,7 +37,8 @@ def pseudo_masks(maps: torch.Tensor, threshold: float = 0.5, size: tuple[int, in
         return largest & (maps >= threshold)
     if size is None:
         return maps >= threshold
-    maps = resize_maps(maps, size)
+    if tuple(maps.shape[-2:]) != tuple(size):
+        maps = resize_maps(maps, size)
     low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
     # scale_maps(maps) >= threshold, without writing the scaled maps down
     return maps >= low + threshold * (1e-7 + high - low)
