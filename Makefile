@@ -1,10 +1,11 @@
 # Everything runs in .venv, which is set up from requirements.lock by the first call.
-#   make paper   the whole collection on the built-in data, about a quarter of an hour on two cores
+#   make paper   the whole collection on the built-in data, five minutes on two cores
 #   make test    pytest and nbval
 #   make evidence  the comparison of all remedies, from the published runs or anew
 #   make lab     JupyterLab; on a server: make lab LAB_OPTIONS=--no-browser
 PYTHON ?= python3
 CORES ?= all
+TEST_PROCESSES ?= auto
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
@@ -42,8 +43,9 @@ evidence: setup offline-weights
 	done
 	$(BIN)/python -m cawalib.results.pages
 
+# a file, and so a notebook, in one process; tests that take longer than a few minutes have a target of their own
 test: setup
-	$(BIN)/python -m pytest -q --nbval-lax tests notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --nbval-lax tests notebooks
 
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)

@@ -63,6 +63,8 @@ def test_weights_and_convergence(runs, tmp_path):
     said = answers.weights(ours)
     ends = np.mean([run.class_weights.query("update == 11").set_index("class")["weight"] for run in ours], axis=0)
     assert said.startswith(f"At the end a pixel of pavement weighs {ends.max() / ends.min():.0f} times one of road.")
+    constant = [run for run in runs if run.label == "cross entropy"]
+    assert answers.weights(constant).endswith("one of road. The weights are the same from start to end.")
     for run in ours:
         history = run.history.assign(val_miou=[0.1, 0.2, 0.3, 0.4, 0.4, 0.40, 0.41, 0.43])
         history.to_csv(run.folder / "history.csv", index=False)

@@ -69,6 +69,12 @@ class WarmProvisioner(LocalProvisioner):
         self.process, self.pid, self.pgid = kernel, kernel.pid, kernel.pid
         return self.connection_info
 
+    async def send_signal(self, signum: int) -> None:
+        """The interrupt before a shutdown is left out: its request follows at once, and a busy machine would take it
+        for one of the user's."""
+        if signum != signal.SIGINT or not isinstance(self.process, ForkedKernel):
+            await super().send_signal(signum)
+
 
 def fork() -> None:
     """Fork a kernel that waits to be started, and have jupyter_client start it."""

@@ -99,12 +99,15 @@ def weights(runs: list[Run]) -> str:
     last = max(table["update"].max() for table in tables)
     ends = pd.concat([table[table["update"] == table["update"].max()].set_index("class")["weight"] for table in tables],
                      axis=1).mean(axis=1)
+    first = (f"At the end a pixel of {ends.idxmax()} weighs {ends.max() / ends.min():.0f} times one of "
+             f"{ends.idxmin()}.")
+    if last == 0:
+        return f"{first} The weights are the same from start to end."
     late = pd.concat([table[table["update"] > 2 * last / 3].groupby("class")["weight"].agg(["std", "mean"])
                       for table in tables])
     moved = (late["std"] / late["mean"]).groupby(level=0).mean()
-    return (f"At the end a pixel of {ends.idxmax()} weighs {ends.max() / ends.min():.0f} times one of {ends.idxmin()}. "
-            f"Within the last third of training a class's weight deviates by {100 * moved.median():.0f} % of itself "
-            f"(median over classes; {moved.idxmax()} most, {100 * moved.max():.0f} %).")
+    return (f"{first} Within the last third of training a class's weight deviates by {100 * moved.median():.0f} % of "
+            f"itself (median over classes; {moved.idxmax()} most, {100 * moved.max():.0f} %).")
 
 
 def convergence(runs: list[Run]) -> str:

@@ -20,7 +20,9 @@ def finish(training: Training, environment: dict) -> Run:
     """Final evaluation and every file of the run folder; metrics.json last."""
     config, statistics, folder = training.config, training.statistics, training.config.folder
     started = time.perf_counter()
-    splits = {split: on_split(evaluate, training, split) for split in training.datasets if split != "train"}
+    known = {"val": training.validation} if training.validation else {}
+    splits = {split: known.get(split) or on_split(evaluate, training, split)
+              for split in training.datasets if split != "train"}
     if not training.accelerator.is_main_process:
         training.accelerator.wait_for_everyone()
         return load_run(folder)

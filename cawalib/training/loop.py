@@ -53,6 +53,7 @@ class Training:
     seconds: float = 0.0  # of training, over all starts of the run
     history: list[dict] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)  # (updates, 4, C) per epoch
+    validation: dict | None = None  # after the last epoch, where this process has been through it
 
     @property
     def batches(self) -> int:
@@ -161,8 +162,8 @@ def _end_epoch(training):
     names = ("miou", "mean_accuracy", "pixel_accuracy")
     row |= {f"val_{name}": float("nan") for name in names}
     if (training.epoch + 1) % config.validate_every == 0 or training.epoch + 1 == config.epochs:
-        validation = on_split(evaluate, training, "val")
-        row |= {f"val_{name}": validation[name] for name in names}
+        training.validation = on_split(evaluate, training, "val")
+        row |= {f"val_{name}": training.validation[name] for name in names}
     if not np.isfinite(row["train_loss"]):
         raise RunError(f"run folder {config.folder}: the training loss is {row['train_loss']} in epoch "
                             f"{row['epoch']}; lower 'learning_rate', or set mixed_precision to 'no'")
