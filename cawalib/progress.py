@@ -19,13 +19,18 @@ def is_watched() -> bool:
     return sys.stderr.isatty() or _in_notebook()
 
 
+def in_live_notebook() -> bool:
+    """Whether somebody looks at this process in a notebook."""
+    return is_watched() and _in_notebook()
+
+
 def _in_notebook():
     return bool(os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_PID"))
 
 
 def progress(iterable=None, total=None, desc: str = "", **kwargs) -> tqdm:
     """A tqdm bar that disappears when done, and shows nothing in a headless run."""
-    if is_watched() and _in_notebook():
+    if in_live_notebook():
         return _NotebookBar(iterable, total=total, desc=desc, leave=False, file=io.StringIO(), ascii=True,
                             bar_format="{desc}: {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left",
                             mininterval=0.2, **kwargs)
@@ -34,7 +39,7 @@ def progress(iterable=None, total=None, desc: str = "", **kwargs) -> tqdm:
 
 def say(line: str) -> None:
     """A line that stays: printed, or in a notebook above the bar of the cell that runs."""
-    if is_watched() and _in_notebook():
+    if in_live_notebook():
         display = _Display.of_this_cell()
         display.lines.append(line)
         display.show()

@@ -186,7 +186,7 @@ def _convolved(conv, patterns, size):
     moved = functional.unfold(patterns[:, None], conv.kernel_size, conv.dilation, conv.padding, conv.stride)
     different, place = torch.unique(moved.flatten(0, 1), dim=0, return_inverse=True)
     weight = conv.weight.detach().unflatten(0, (conv.groups, -1)).flatten(3)  # (group, output, input, tap)
-    parted = functional.one_hot(place).to(patterns).T
+    parted = functional.one_hot(place, len(different)).to(patterns).T
 
     def step(gradient):
         taps = (gradient @ parted).unflatten(2, moved.shape[:2]).unflatten(1, (conv.groups, -1))
