@@ -8,6 +8,7 @@ seen again where the panel is not.
 
 from __future__ import annotations
 
+import atexit
 import html
 import io
 import threading
@@ -200,6 +201,7 @@ class Panel:
             Panel.last.close()
         Panel.last = self
         self.explorer, self.picture, self.stop = explorer, Picture(explorer, pick), threading.Event()
+        self.background: threading.Thread | None = None
         kinds = {"tau": ipywidgets.SelectionSlider, "image": ipywidgets.SelectionSlider,
                  "epoch": ipywidgets.SelectionSlider, "name": ipywidgets.Dropdown, "layer": ipywidgets.Dropdown,
                  "kind": ipywidgets.Dropdown}
@@ -230,7 +232,9 @@ class Panel:
 
         view = self.root._repr_mimebundle_()
         display(view | {"text/plain": "The controls are here while the notebook runs."}, raw=True)
-        threading.Thread(target=self._fill, args=[self.explorer.all_maps()], daemon=True).start()
+        self.background = threading.Thread(target=self._fill, args=[self.explorer.all_maps()], daemon=True)
+        self.background.start()
+        atexit.register(self.close)  # PyTorch aborts a process that ends while it computes
 
     def _fill(self, maps):
         """Make one map after the other while nobody moves a control."""
@@ -241,6 +245,8 @@ class Panel:
                 return
 
     def close(self) -> None:
-        """Take the panel off the page, and stop what runs in the background."""
+        """Take the panel off the page, and wait until nothing runs in the background."""
         self.stop.set()
+        if self.background is not None:
+            self.background.join()
         self.root.close()
