@@ -206,13 +206,49 @@ def test_readers_that_are_not_known_to_be(unknown, unscaled):
     assert_equal(UNKNOWN[unknown](), "body.layer", torch.randn(3, 3, 13, 17))
 
 
-@pytest.mark.parametrize("kind, convolutions", [("grad_cam", 5), ("hires_cam", 13), ("layer_cam", 13)])
-def test_what_is_gone_through_behind_the_encoder(kind, convolutions):
-    """Of 13 convolutions between the encoder's output and the head, the eight next to it are not, for Grad-CAM."""
+@pytest.mark.parametrize("kind, convolutions, norms", [("grad_cam", 5, 2), ("hires_cam", 13, 7), ("layer_cam", 13, 7)])
+def test_what_is_gone_through_behind_the_encoder(kind, convolutions, norms):
+    """Of 13 convolutions between the encoder's output and the head, the eight next to it are not, for Grad-CAM; and
+    the BatchNorm in front of the head is gone through once for all classes."""
     model, images = network("deeplabv3plus", encoder="mobilenet_v2"), torch.randn(1, 3, *SIZE)
     with Backward() as backward:
         layer_activation_maps(model, "body.encoder.features.18", images, CLASSES, kind=kind)
     assert backward.calls["convolution_backward"] == convolutions * len(CLASSES)
+    assert backward.calls["native_batch_norm_backward"] == norms * len(CLASSES) + 1
+
+
+def changed_between(modules, x):
+    x = modules[0](x)
+    x.mul_(x.detach() + 2)
+    return modules[1](x)
+
+
+ENDS = {
+    "elementwise": ([nn.BatchNorm2d(9), nn.ReLU6(inplace=True), nn.Dropout(), nn.SiLU(), nn.BatchNorm2d(9)], None),
+    "one module twice": ([nn.BatchNorm2d(9)], lambda modules, x: modules[0](modules[0](x))),
+    "changed between": ([nn.BatchNorm2d(9), nn.ReLU(inplace=True)], changed_between),
+    "read twice": ([nn.BatchNorm2d(9), nn.GELU()], lambda modules, x: modules[1](modules[0](x)) * modules[0](x)),
+    "over channels": ([nn.GELU(), nn.Softmax(dim=1), nn.ReLU()], None),
+    "over pixels": ([nn.BatchNorm2d(9, track_running_stats=False), nn.SiLU()], None),
+    "no module": ([], lambda modules, x: functional.gelu(x)),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_ends_of_a_body(end, unscaled):
+    modules, call = ENDS[end]
+    model = synthetic(nn.Sequential(nn.Conv2d(12, 9, 3)), *modules, read=lambda modules, x: [modules[0](x)])
+    ends = model.body.readers[1:]
+    model.body.forward = lambda images: (call or in_turn)(ends, model.body.readers[0](model.body.layer(images)))
+    model.classifier = nn.Conv2d(9, 5, 3)
+    for layer in ("layer", "readers.0", "readers.1", f"readers.{len(ends)}")[:4 if len(ends) else 2]:
+        assert_equal(model, f"body.{layer}", torch.randn(2, 3, 13, 17))
+
+
+def in_turn(modules, x):
+    for module in modules:
+        x = module(x)
+    return x
 
 
 def test_a_layer_that_is_called_twice_is_looked_at_where_it_is_called_last(unscaled):

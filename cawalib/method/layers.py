@@ -10,6 +10,9 @@ what these sums say about b follows from the weights, for all classes at once, a
 the dearest of all, are never gone through. The same gradient, by less work.
 
 What reads A and is not known to be affine (attention, a sum, a call of `functional`) is gone through as ever.
+
+At the other end, most bodies close with BatchNorm and ReLU on their largest tensor, which multiply the gradient pixel
+by pixel whatever the class. What by, is found once (`Tail`), and each class's pass begins in front of them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from cawalib.method.cam import evaluation_mode, finished, head_gradients, weight
 
 # linear, and alike for all channels
 ALIKE = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample, nn.UpsamplingBilinear2d)
+# what comes out at a pixel of a channel hangs on what went in there alone
+ELEMENTWISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish, nn.SiLU, nn.GELU, nn.Identity, nn.Dropout,
+               nn.Dropout2d)
 # of a kernel, times the patterns that it meets: more of them cost more than they spare
 MOST_TAPS = 100
 
@@ -43,9 +49,10 @@ def layer_activation_maps(model: nn.Module, layer: str, images: torch.Tensor, cl
     """
     with torch.autocast(images.device.type, enabled=False):
         offset = Offset() if kind == "grad_cam" else None
-        target, features = _run_body(model, layer, images, offset)
+        tail = Tail()
+        target, features = _run_body(model, layer, images, offset, tail)
         leaves = [target] if offset is None else [end for end, _ in offset.ends]
-        gradients = _gradients(features, leaves, model.classifier, classes)
+        gradients = _gradients(features, tail, leaves, model.classifier, classes)
         if offset is None:
             maps = weighted_sums((gradient for gradient, in gradients), target.detach(), kind)
         else:
@@ -69,17 +76,18 @@ def layer_output(model: nn.Module, layer: str, images: torch.Tensor) -> tuple[to
         ValueError: no module of that name, it is not on the way to the head, or its output is not one tensor
             (B, K, h, w).
     """
-    return _run_body(model, layer, images, None)
+    return _run_body(model, layer, images)
 
 
-def _gradients(features, leaves, head, classes) -> Iterator[tuple]:
+def _gradients(features, tail, leaves, head, classes) -> Iterator[tuple]:
     """For each class, ds/d of every leaf of the graph behind `features`; None where s does not hang on it."""
+    begin = tail.begin(features)
+    slopes, = torch.autograd.grad(features, begin, torch.ones_like(features), retain_graph=True)
     for gradient in head_gradients(features.detach(), head, classes):
-        start = torch.empty_like(features).copy_(gradient)
-        yield torch.autograd.grad(features, leaves, start, retain_graph=True, allow_unused=True)
+        yield torch.autograd.grad(begin, leaves, slopes * gradient, retain_graph=True, allow_unused=True)
 
 
-def _run_body(model, layer, images, offset):
+def _run_body(model, layer, images, offset=None, tail=None):
     """A and the head's input: as a function of A, a leaf, or where there is an offset, of its ends."""
     module, targets = find_layer(model, layer), []
 
@@ -91,9 +99,10 @@ def _run_body(model, layer, images, offset):
         # a copy, since the next module may work in place
         return targets[-1].requires_grad_().clone() if offset is None else offset.start(targets[-1])
 
-    hooks = [_dense_gradient] if offset is None else [offset.follow, _dense_gradient]
-    handles = [part.register_forward_hook(hook) for part in model.body.modules() if not list(part.children())
-               for hook in hooks]
+    hooks = [tail and tail.after, offset and offset.follow, _dense_gradient]
+    parts = [part for part in model.body.modules() if not list(part.children())]
+    handles = [part.register_forward_hook(hook) for part in parts for hook in hooks if hook]
+    handles += [part.register_forward_pre_hook(tail.before) for part in parts if tail]
     handles.append(module.register_forward_hook(cut))
     try:
         # parameters are detached, so that the graph holds only what follows A
@@ -107,6 +116,33 @@ def _run_body(model, layer, images, offset):
         raise ValueError(f"parameter 'target_layer': module '{layer}' is not on the way to the last classifier; "
                          "choose another module")
     return targets[-1], features
+
+
+class Tail:
+    """Which elementwise modules each tensor comes through last, known by the edge of the graph in front of them."""
+
+    def __init__(self):
+        self.known, self.edge = {}, None
+
+    def before(self, module: nn.Module, inputs: tuple) -> None:
+        """A forward pre-hook: a module may work in place, and its input then be its output."""
+        self.edge = None
+        if inputs and isinstance(inputs[0], torch.Tensor) and inputs[0].requires_grad and _is_elementwise(module):
+            self.edge = self.begin(inputs[0])
+
+    def after(self, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        """A forward hook."""
+        if self.edge is not None:
+            self.known[id(output)] = output, output._version, self.edge  # the tensor too: so its id stays its own
+
+    def begin(self, tensor: torch.Tensor) -> torch.autograd.graph.GradientEdge:
+        """The edge in front of the elementwise modules through which a tensor came last, or its own."""
+        _, version, edge = self.known.get(id(tensor), (None,) * 3)
+        return edge if version == tensor._version else torch.autograd.graph.get_gradient_edge(tensor)
+
+
+def _is_elementwise(module):
+    return type(module) in ELEMENTWISE and getattr(module, "track_running_stats", True)
 
 
 class Offset:

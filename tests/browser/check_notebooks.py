@@ -29,8 +29,8 @@ SETTINGS = {"notebook-extension/tracker": {"windowingMode": "none"},
 # a cell that failed, or wrote to stderr: both look alike
 FAILED = '[data-mime-type="application/vnd.jupyter.stderr"]'
 FINISHED = """() => {
-    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(one => one.textContent)
-    return document.querySelector('FAILED') || prompts.length && prompts.every(text => /\\[\\d+\\]/.test(text))
+    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(one => one.checkVisibility())
+    return document.querySelector('FAILED') || prompts.length && prompts.every(one => /\\[\\d+\\]/.test(one.textContent))
 }""".replace("FAILED", FAILED)
 # milliseconds from a key or a choice to the new picture, decoded
 STOPWATCH = """() => {
