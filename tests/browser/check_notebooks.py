@@ -30,7 +30,7 @@ SETTINGS = {"notebook-extension/tracker": {"windowingMode": "none"},
 FAILED = '[data-mime-type="application/vnd.jupyter.stderr"]'
 FINISHED = """() => {
     const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(one => one.checkVisibility())
-    return document.querySelector('FAILED') || prompts.length && prompts.every(one => /\\[\\d+\\]/.test(one.textContent))
+    return document.querySelector('FAILED') || prompts.length && prompts.every(one => /\\d/.test(one.textContent))
 }""".replace("FAILED", FAILED)
 # milliseconds from a key or a choice to the new picture, decoded
 STOPWATCH = """() => {
@@ -158,10 +158,13 @@ class Notebook:
         self.page.wait_for_selector("text=/Python 3.*Idle/", timeout=2 * MINUTES)
         self.page.wait_for_function("() => !document.body.textContent.includes('Loading widget')", timeout=MINUTES)
 
-    def run_all(self):
-        for name in ("Run", "Run All Cells"):
-            self.page.get_by_role("menuitem", name=name, exact=True).click()
-        self.page.wait_for_selector("text=/Python 3.*Busy/", timeout=MINUTES)
+    def run_all(self, restart=False):
+        """Run all cells, and wait until the last one is done; with `restart` in a new kernel, as the menu does it."""
+        for name in ("Kernel", "Restart Kernel and Run All Cells") if restart else ("Run", "Run All Cells"):
+            self.page.get_by_role("menuitem", name=name, exact=not name.startswith("Restart")).click()
+        if restart:
+            self.page.locator(".jp-Dialog button.jp-mod-warn").click()
+        self.page.wait_for_selector(".jp-InputPrompt:has-text('[*]')", timeout=MINUTES)
         self.page.wait_for_function(FINISHED, timeout=5 * MINUTES)
         self.check_alive()
         self.page.wait_for_selector("text=/Python 3.*Idle/", timeout=MINUTES)
@@ -260,10 +263,7 @@ def test_explorer(notebook, lab, tmp_path):
     assert page.locator(".cawalib-explorer img").count() == 1
     notebook.run_all()  # in the same kernel: one panel takes the place of the other
     moved(page)
-    [kernel] = lab.ask("kernels")
-    lab.ask(f"kernels/{kernel['id']}/restart", "POST")
-    notebook.ready()
-    notebook.run_all()
+    notebook.run_all(restart=True)
     moved(page)
     notebook.check_alive()
     notebook.save()
