@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: offline-weights setup paper evidence test lab lint lock notebooks
+.PHONY: offline-weights setup paper evidence test test-browser lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -46,6 +46,12 @@ evidence: setup offline-weights
 # a file, and so a notebook, in one process; tests that take longer than a few minutes have a target of their own
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --nbval-lax tests notebooks
+
+# every notebook in a real browser: run, saved, opened again, exported. It needs Debian's chromium; playwright is installed here
+# and stands in no lock file, since nothing else uses it
+test-browser: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python playwright
+	$(BIN)/python tests/browser/check_notebooks.py $(BROWSER_OPTIONS)
 
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)
