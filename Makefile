@@ -51,7 +51,7 @@ test: setup
 # and stands in no lock file, since nothing else uses it
 test-browser: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python playwright
-	$(BIN)/python tests/browser/check_notebooks.py $(BROWSER_OPTIONS)
+	$(BIN)/python -m pytest -q tests/browser/check_notebooks.py $(BROWSER_OPTIONS)
 
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)
