@@ -24,6 +24,7 @@ from cawalib.notebook import (
     start,
 )
 from cawalib.notebook.__main__ import main
+from cawalib.notebook.parameter_cell import PLACEHOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = "epochs = 3  # passes\nrate = 0.5\nlabel = 'a'\naugment = True\nscales = [0.5, 1.0]"
@@ -200,6 +201,49 @@ def test_an_absent_artifact_is_an_error_and_a_success_clears_it(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.ipynb", "metrics.json", "out.ipynb"]
 
 
+# More parameters, and cells that are left out -----------------------------------------------------------
+
+def with_more(path, *sources, placeholder=PLACEHOLDER, more="depth = 4\nwide = False"):
+    """A notebook with a second cell of parameters, and the cell that papermill replaces below it."""
+    nb = nbformat.read(write_notebook(path, *sources), as_version=4)
+    added = [("more-parameters", more), ("injected-parameters", placeholder)]
+    nb.cells[2:2] = [nbformat.v4.new_code_cell(source, metadata={"tags": [tag]}) for tag, source in added if source]
+    nbformat.write(nb, path)
+    return path
+
+
+def test_both_cells_of_parameters_can_be_set_also_by_plain_papermill(tmp_path):
+    source = with_more(tmp_path / "a.ipynb", "print(epochs, rate, depth, wide)")
+    run(source, tmp_path / "ours.ipynb", {"epochs": 7, "depth": 9})
+    subprocess.run([sys.executable, "-m", "papermill", source, tmp_path / "plain.ipynb", "-p", "epochs", "7", "-p", "depth",
+                    "9"], check=True, capture_output=True)
+    for name in ("ours", "plain"):
+        cells = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4).cells
+        assert cells[-1].outputs[0].text == "7 0.5 9 False\n"
+    with pytest.raises(ParameterError, match="unknown parameter 'dept' = 9: did you mean 'depth'?"):
+        run(source, tmp_path / "no.ipynb", {"dept": 9})
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"placeholder": ""}, "put a cell tagged 'injected-parameters' below it"),
+    ({"placeholder": "# Parameters\nepochs = 7"}, "found papermill's injected cell"),
+    ({"more": "epochs = 4"}, "expected `name = literal`, each name once"),
+])
+def test_a_second_cell_of_parameters_that_would_go_wrong(tmp_path, forbidden, options, message):
+    with pytest.raises(CallError, match=message):
+        run(with_more(tmp_path / "a.ipynb", **options), tmp_path / "out.ipynb")
+
+
+def test_cells_with_a_tag_are_left_out(tmp_path):
+    source = write_notebook(tmp_path / "a.ipynb", "1 / 0", "print('kept')")
+    nb = nbformat.read(source, as_version=4)
+    nb.cells[2].metadata["tags"] = ["walk-through"]
+    nbformat.write(nb, source)
+    assert main([str(source), str(tmp_path / "out.ipynb"), "--leave-out", "walk-through"]) == 0
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert [cell.source for cell in cells[2:]] == ["print('kept')"] and cells[2].outputs[0].text == "kept\n"
+
+
 # Termination -------------------------------------------------------------------------------------------
 
 TRAINING = """
@@ -325,7 +369,9 @@ def test_parameters_in_ipython_looks_at_the_cells_run_last():
     now, cell = "settings = parameters(globals(), Settings)", "epochs = 3\nepoch = 4\n"
     injected = "# Parameters\nepoch = 4\n"
     later = {"epochs": 3, "epoch": 4, "best": 0.7}  # a variable of a later cell, when this one is run again
-    for history in ([cell, now], ["epochs = 3\n", injected, now], [cell, "print(epochs)\n", now]):
+    in_two = ["epochs = 3\n", "rate = 1.0\n", PLACEHOLDER]  # a typo in either of two cells
+    for history in ([cell, now], ["epochs = 3\n", injected, now], [cell, "print(epochs)\n", now],
+                    [cell, *in_two[1:], now], [in_two[0], "rate = 1.0\nepoch = 4\n", in_two[2], now]):
         with pytest.raises(ParameterError, match="unknown parameter 'epoch' = 4"):
             parameters(later | {"In": ["", *history]}, Settings)
     corrected = ["", cell, now, "epochs = 3\n", now]

@@ -42,9 +42,9 @@ def test_kernel_and_story(notebook):
 
 
 def test_parameters_cells(notebook):
-    [cell] = tagged(notebook, "parameters")
-    assert cell is code_cells(notebook)[0] and 7 <= len(cell.source.splitlines()) <= 12
-    for cell in [cell, *tagged(notebook, "more-parameters")]:
+    [first] = tagged(notebook, "parameters")
+    assert first is code_cells(notebook)[0] and 7 <= len(first.source.splitlines()) <= 12
+    for cell in [first, *tagged(notebook, "more-parameters")]:
         parameters = literal_assignments(cell.source)  # raises if there is more than literals
         assert len(parameters) == len(cell.source.splitlines())
         assert "parameters" in cell.metadata.tags or cell.metadata.jupyter.source_hidden
