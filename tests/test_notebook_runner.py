@@ -215,7 +215,8 @@ def with_more(path, *sources, placeholder=PLACEHOLDER, more="depth = 4\nwide = F
 def test_both_cells_of_parameters_can_be_set_also_by_plain_papermill(tmp_path):
     source = with_more(tmp_path / "a.ipynb", "print(epochs, rate, depth, wide)")
     run(source, tmp_path / "ours.ipynb", {"epochs": 7, "depth": 9})
-    plain = [sys.executable, "-m", "papermill", source, tmp_path / "plain.ipynb", "-p", "epochs", "7", "-p", "depth", "9"]
+    plain = [sys.executable, "-m", "papermill", source, tmp_path / "plain.ipynb"]
+    plain += ["-p", "epochs", "7", "-p", "depth", "9"]
     subprocess.run(plain, check=True, capture_output=True)
     for name in ("ours", "plain"):
         cells = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4).cells

@@ -29,7 +29,7 @@ SETTINGS = {"notebook-extension/tracker": {"windowingMode": "none"},
 # a cell that failed, or wrote to stderr: both look alike
 FAILED = '[data-mime-type="application/vnd.jupyter.stderr"]'
 FINISHED = """() => {
-    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(one => one.checkVisibility())
+    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')]
     return document.querySelector('FAILED') || prompts.length && prompts.every(one => /\\d/.test(one.textContent))
 }""".replace("FAILED", FAILED)
 # milliseconds from a key or a choice to the new picture, decoded
@@ -164,7 +164,7 @@ class Notebook:
             self.page.get_by_role("menuitem", name=name, exact=not name.startswith("Restart")).click()
         if restart:
             self.page.locator(".jp-Dialog button.jp-mod-warn").click()
-        self.page.wait_for_selector(".jp-InputPrompt:has-text('[*]')", timeout=MINUTES)
+        self.page.wait_for_selector(".jp-InputArea-prompt:has-text('[*]')", timeout=MINUTES)
         self.page.wait_for_function(FINISHED, timeout=5 * MINUTES)
         self.check_alive()
         self.page.wait_for_selector("text=/Python 3.*Idle/", timeout=MINUTES)
