@@ -163,7 +163,7 @@ def test_which_published_runs_a_raised_version_makes_stale_is_said(monkeypatch):
     assert tiny_runs.published_and_stale() == []
     raise_version(monkeypatch, "method focal")
     # three seeds in the demo; five on CamVid and three imbalances of streets, and those of its settings' study
-    assert tiny_runs.published_and_stale()[0] == "demo: 3 of 35 runs (method focal)"
+    assert tiny_runs.published_and_stale()[0] == "demo: 3 of 30 runs (method focal)"
     assert [line.split(":")[0] for line in tiny_runs.published_and_stale()] == ["demo", "evidence", "evidence-settings"]
 
 
