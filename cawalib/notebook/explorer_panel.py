@@ -1,9 +1,9 @@
 """The explorer's picture and its controls: a still picture anywhere, and in a live notebook one that moves.
 
-A saved notebook must hold no widget that is dead when it is opened again. So the panel has a constant id, and the
-notebook's metadata (`widgets`) hold an empty, hidden widget of that id: JupyterLab finds it wherever no kernel has the
-panel. Below the panel the still picture is an image of the cell like any other. A style in the panel hides it; it is
-seen again where the panel is not.
+A saved notebook holds the panel's place, but not the panel: opened again without its kernel, JupyterLab says "model not
+found" there. So the cell has three outputs, a style, the panel and the still picture, and the style hides the panel's
+place wherever the panel is not, and the still picture below it wherever it is. A notebook that is not trusted, GitHub
+and nbconvert draw no widget in the first place.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ from cawalib.progress import in_live_notebook
 from cawalib.results.figures import INK, PAGE, class_colours, in_print_style, paint
 from cawalib.training import MEAN, STD
 
-PANEL = "cawalib-explorer"  # id of the panel, and its class in the page
+PANEL = "cawalib-explorer"  # class of the panel in the page, and of the style
+ROW = ".jp-OutputArea-child"  # an output of a cell, in JupyterLab, Notebook 7 and what nbconvert exports
+STYLED, FULL = f"{ROW}:has(style.{PANEL})", f"{ROW}:has(div.{PANEL})"
+HIDDEN = (STYLED, f"{STYLED} + {ROW}:not({FULL})", f"{STYLED} + {FULL} + {ROW}")
+STYLE = f"<style class='{PANEL}'>{', '.join(HIDDEN)} {{display: none}}</style>"
 MANY = 24  # classes that have a bar; of more, the rarest of the batch
 FACTORS = (1 / 8, 8)  # of the axes of RW and weight; RW is clipped to them
 DOTS = 100  # per inch, of the picture that moves
@@ -192,7 +196,7 @@ class Picture:
 class Panel:
     """The controls, the picture that they move, and the picked class's numbers in words."""
 
-    last: Panel | None = None  # the one on the page: a page has one widget of an id
+    last: Panel | None = None  # the one that is open: each has a thread of its own
 
     def __init__(self, explorer: Explorer, pick: Pick):
         import ipywidgets
@@ -208,11 +212,9 @@ class Panel:
         self.controls = {control: kind(options=explorer.choices[control], value=getattr(pick, control),
                                        description=TITLES.get(control, control)) for control, kind in kinds.items()}
         self.image, self.words = ipywidgets.Image(format="png"), ipywidgets.HTML()
-        hiding = f"<style>.jp-OutputArea-child:has(.{PANEL}) ~ .jp-OutputArea-child {{display: none}}</style>"
         columns = [ipywidgets.VBox([self.controls[control] for control in pair])
                    for pair in (("tau", "name"), ("image", "layer"), ("epoch", "kind"))]
-        self.root = ipywidgets.VBox([ipywidgets.HBox(columns), self.image, self.words,
-                                     ipywidgets.HTML(hiding, layout={"display": "none"})], model_id=PANEL)
+        self.root = ipywidgets.VBox([ipywidgets.HBox(columns), self.image, self.words])
         self.root.add_class(PANEL)
         for control in self.controls.values():
             control.observe(self._move, "value")
@@ -230,8 +232,9 @@ class Panel:
         """Display the panel, and make the maps that moves will ask for in the background."""
         from IPython.display import display
 
-        view = self.root._repr_mimebundle_()
-        display(view | {"text/plain": "The controls are here while the notebook runs."}, raw=True)
+        display({"text/html": STYLE, "text/plain": ""}, raw=True)
+        display(self.root._repr_mimebundle_() | {"text/plain": "The controls are here while the notebook runs."},
+                raw=True)
         self.background = threading.Thread(target=self._fill, args=[self.explorer.all_maps()], daemon=True)
         self.background.start()
         atexit.register(self.close)  # PyTorch aborts a process that ends while it computes

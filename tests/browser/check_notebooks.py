@@ -32,9 +32,11 @@ FINISHED = """() => {
     const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')]
     return document.querySelector('FAILED') || prompts.length && prompts.every(one => /\\d/.test(one.textContent))
 }""".replace("FAILED", FAILED)
+PANEL = "div.cawalib-explorer"
+STILL = ".jp-RenderedImage img:visible"
 # milliseconds from a key or a choice to the new picture, decoded
 STOPWATCH = """() => {
-    const picture = document.querySelector('.cawalib-explorer img')
+    const picture = document.querySelector('PANEL img')
     window.moves = []
     for (const kind of ['keydown', 'change'])
         document.addEventListener(kind, () => { window.started = performance.now() }, true)
@@ -42,7 +44,7 @@ STOPWATCH = """() => {
         await picture.decode()
         window.moves.push(performance.now() - window.started)
     }).observe(picture, {attributeFilter: ['src']})
-}"""
+}""".replace("PANEL", PANEL)
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +184,8 @@ class Notebook:
             self.page.screenshot(path=folder / f"{self.name}-{step}.png")
 
     def check_alive(self):
-        """Nothing on the page is dead or failed, what is hidden included."""
-        text = self.page.evaluate("() => document.body.textContent")
+        """Nothing that can be seen on the page is dead, and no cell failed."""
+        text = self.page.evaluate("() => document.body.innerText")
         assert not [words for words in DEAD if words in text]
         assert not self.page.locator(FAILED).count()
 
@@ -231,15 +233,12 @@ def test_run_saved_opened_again_exported(notebook, lab, tmp_path):
     notebook.check_alive()
 
 
-STILL = ".jp-RenderedImage img:visible"
-
-
 def test_explorer(notebook, lab, tmp_path):
     notebook.run_all()
     page = notebook.page
-    notebook.page.locator(".cawalib-explorer").scroll_into_view_if_needed()
+    notebook.page.locator(PANEL).scroll_into_view_if_needed()
     notebook.picture("panel")
-    assert page.locator(".cawalib-explorer img").count() == 1 and page.locator(STILL).count() == 0
+    assert page.locator(f"{PANEL} img").count() == 1 and page.locator(STILL).count() == 0
     print("\nmilliseconds of a move, from the key to the new picture")
     print_times("right after Run All", moved(page))
     waited_for(lab.rests)
@@ -256,11 +255,12 @@ def test_explorer(notebook, lab, tmp_path):
     lab.shut_kernels_down()
     notebook.reload()
     notebook.check_alive()
-    assert page.locator(STILL).count() == 1 and page.locator(".cawalib-explorer").count() == 0
+    assert page.locator(STILL).count() == 1 and page.locator(PANEL).count() == 0
     page.locator(STILL).scroll_into_view_if_needed()
     notebook.picture("reloaded-without-kernel")
+    check_elsewhere(notebook)
     notebook.run_all()  # and the panel is back
-    assert page.locator(".cawalib-explorer img").count() == 1
+    assert page.locator(f"{PANEL} img").count() == 1
     notebook.run_all()  # in the same kernel: one panel takes the place of the other
     moved(page)
     notebook.run_all(restart=True)
@@ -273,17 +273,31 @@ def test_explorer(notebook, lab, tmp_path):
     assert notebook.page.locator(".jp-RenderedImage img").count() == 1
 
 
+def check_elsewhere(notebook):
+    """The saved notebook as somebody else opens it, who does not trust it: the same words from another hand."""
+    nb = json.loads(notebook.path.read_text())
+    nb["metadata"]["from"] = "elsewhere"
+    other = Notebook(notebook.lab, notebook.browser, notebook.path.parents[1], f"{notebook.name}-elsewhere")
+    other.path.write_text(json.dumps(nb))
+    other.open()
+    other.check_alive()
+    assert other.page.locator(STILL).count() == 1 and other.page.locator(PANEL).count() == 0
+    other.page.locator(STILL).scroll_into_view_if_needed()
+    other.picture("not-trusted")
+    other.page.close()
+
+
 def print_times(when, times):
     print(f"  {when}: {'; '.join(f'{control} {min(all_):.0f} to {max(all_):.0f}' for control, all_ in times.items())}")
 
 
 def moved(page):
     """Move every control of the panel there, back and there again; milliseconds of the moves, by control."""
-    page.wait_for_selector(".cawalib-explorer img")
+    page.wait_for_selector(f"{PANEL} img")
     page.evaluate(STOPWATCH)
     times = {label: move(page, label) for label in ("tau", "image", "epoch", "class", "layer")}
     # at the decoder, one convolution from the logits, two kinds of maps are the same
-    layer = page.locator(".cawalib-explorer select").nth(1)
+    layer = page.locator(f"{PANEL} select").nth(1)
     timed(page, lambda: layer.select_option("body.fuse.1"))
     times["kind of map"] = move(page, "kind of map")
     timed(page, lambda: layer.select_option("decoder"))
@@ -291,7 +305,7 @@ def moved(page):
 
 
 def move(page, label):
-    panel = page.locator(".cawalib-explorer")
+    panel = page.locator(PANEL)
     control = panel.locator(f".widget-inline-hbox:has(> .widget-label:text-is('{label}'))")
     words, picture = panel.locator(".widget-html-content").first, panel.locator("img")
     if control.locator("select").count():
