@@ -209,10 +209,13 @@ class Panel:
         kinds = {"tau": ipywidgets.SelectionSlider, "image": ipywidgets.SelectionSlider,
                  "epoch": ipywidgets.SelectionSlider, "name": ipywidgets.Dropdown, "layer": ipywidgets.Dropdown,
                  "kind": ipywidgets.Dropdown}
+        wide = {"layout": {"width": "auto"}, "style": {"description_width": "6em"}}
         self.controls = {control: kind(options=explorer.choices[control], value=getattr(pick, control),
-                                       description=TITLES.get(control, control)) for control, kind in kinds.items()}
+                                       description=TITLES.get(control, control), **wide)
+                         for control, kind in kinds.items()}
         self.image, self.words = ipywidgets.Image(format="png"), ipywidgets.HTML()
-        columns = [ipywidgets.VBox([self.controls[control] for control in pair])
+        third = {"flex": "1 1 0", "min_width": "0"}  # of the panel's width
+        columns = [ipywidgets.VBox([self.controls[control] for control in pair], layout=third)
                    for pair in (("tau", "name"), ("image", "layer"), ("epoch", "kind"))]
         self.root = ipywidgets.VBox([ipywidgets.HBox(columns), self.image, self.words])
         self.root.add_class(PANEL)

@@ -270,7 +270,9 @@ def test_explorer(notebook, lab, tmp_path):
 
     notebook.export(tmp_path)
     notebook.check_alive()
-    assert notebook.page.locator(".jp-RenderedImage img").count() == 1
+    assert notebook.page.locator(STILL).count() == 1
+    notebook.page.locator(STILL).scroll_into_view_if_needed()
+    notebook.picture("exported-still")
 
 
 def check_elsewhere(notebook):
