@@ -50,8 +50,8 @@ test: setup
 # every notebook in a real browser: run, saved, opened again, exported. It needs Debian's chromium; playwright is installed here
 # and stands in no lock file, since nothing else uses it
 test-browser: setup
-	$(BIN)/uv pip install --quiet --python $(BIN)/python playwright
-	$(BIN)/python -m pytest -q tests/browser/check_notebooks.py $(BROWSER_OPTIONS)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python playwright==1.65.2
+	$(BIN)/python -m pytest -q -s tests/browser/check_notebooks.py $(BROWSER_OPTIONS)
 
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)

@@ -105,7 +105,9 @@ def weights(runs: list[Run]) -> str:
         return f"{first} The weights are the same from start to end."
     late = pd.concat([table[table["update"] > 2 * last / 3].groupby("class")["weight"].agg(["std", "mean"])
                       for table in tables])
-    moved = (late["std"] / late["mean"]).groupby(level=0).mean()
+    moved = (late["std"] / late["mean"]).groupby(level=0).mean().dropna()
+    if moved.empty:
+        return f"{first} There were too few updates to say whether they settle."
     return (f"{first} Within the last third of training a class's weight deviates by {100 * moved.median():.0f} % of "
             f"itself (median over classes; {moved.idxmax()} most, {100 * moved.max():.0f} %).")
 
