@@ -76,10 +76,11 @@ class Walkthrough:
         with memory_errors(config):
             training = set_up(config, datasets, build_accelerator(config))
             batches = _endless(training.loader)
-            for _ in range(2 if config.smoke else steps):
+            # never more than the run itself will make
+            for _ in range(min(steps, config.epochs * training.batches)):
                 training_step(training, *next(batches))
             # by its labels: of the next epoch's batches, at most fifty, the one with an image of the most rare classes
-            some = [next(batches) for _ in range(2 if config.smoke else min(50, len(training.loader)))]
+            some = [next(batches) for _ in range(min(50, training.batches))]
             images, labels = max(some, key=lambda batch: max(_richness(image, training.statistics) for image in
                                                              batch[1][:config.feedback_images]))
             images, labels = images[:config.feedback_images], labels[:config.feedback_images]
