@@ -24,9 +24,11 @@ setup: .venv/.ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-# --nolock and --rerun-incomplete: a call after a kill goes on where it stopped; each run folder has its own lock
+# --nolock and --rerun-incomplete: a call after a kill goes on where it stopped; each run folder has its own lock.
+# --prioritize: figures of the methods are drawn while ablations are still trained
 paper: setup
-	$(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host
+	$(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
+	  --prioritize outputs/tables/demo/main.csv
 	@echo
 	@echo "figures: outputs/figures/demo"
 	@echo "tables:  outputs/tables/demo"

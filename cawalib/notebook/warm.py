@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -78,6 +79,8 @@ def serve(path: str) -> None:
         listening.bind(path)
         listening.listen(128)
         for name in IMPORTED:
+            if select.select([sys.stdin], [], [], 0)[0]:  # there was nothing to do
+                return
             importlib.import_module(name)
         gc.freeze()  # what is here now is shared with every job, so the collector should not touch it
         woken, wake = socket.socketpair()
