@@ -61,7 +61,7 @@ def counted_labels(runs: list[Run], baseline: str, split: str, metrics=OVERVIEW,
         own = table[table["metric"] == metric]
         parts = []
         for verdict in ("better", "worse", "inside the noise", "too few seeds"):
-            labels = list(own[own["verdict"] == verdict]["label"])
+            labels = [label.removeprefix(f"{baseline}, ") for label in own[own["verdict"] == verdict]["label"]]
             parts += [f"{verdict}: {', '.join(labels)}"] if labels else []
         sentences.append(f"{SHORT.get(metric, metric)} beside {baseline}: {'; '.join(parts)}.")
     return "\n".join(_capital(sentence) for sentence in sentences)
