@@ -16,6 +16,8 @@ def test_threshold_is_inclusive_and_masks_may_overlap():
 def test_exclusive_masks_hold_a_pixel_once():
     maps = torch.tensor([[[[0.49, 0.6, 0.9]], [[1.0, 0.5, 0.8]]]])
     assert pseudo_masks(maps, 0.5, exclusive=True).tolist() == [[[[False, True, True]], [[True, False, False]]]]
+    peaks = torch.tensor([[[[1.0, 0.0]], [[1.0, 0.0]]]])
+    assert pseudo_masks(peaks, 0.5, exclusive=True).sum(dim=1).tolist() == [[[1, 0]]]
     larger = pseudo_masks(torch.rand(2, 5, 4, 6), 0.3, (8, 12), exclusive=True)
     assert larger.shape == (2, 5, 8, 12) and larger.sum(dim=1).max() == 1
 

@@ -26,15 +26,16 @@ def pseudo_masks(maps: torch.Tensor, threshold: float = 0.5, size: tuple[int, in
         maps: (B, P, h, w) in [0, 1] as `cam.class_activation_maps` gives them.
         threshold: tau.
         size: (H, W), the score grid; None: that of the maps.
-        exclusive: keep a pixel only in the mask of the class whose map, scaled to [0, 1], is largest there.
+        exclusive: keep a pixel only in the mask of the class whose map, scaled to [0, 1], is largest there
+            (one of them where two are equally large, as two peaks may be).
 
     Returns:
         (B, P, H, W) bool.
     """
     if exclusive:
         maps = maps if size is None else scale_maps(resize_maps(maps, size))
-        largest = maps == maps.amax(dim=1, keepdim=True)
-        return largest & (maps >= threshold)
+        largest = maps.max(dim=1, keepdim=True).indices
+        return (largest == torch.arange(maps.shape[1], device=maps.device)[:, None, None]) & (maps >= threshold)
     if size is None:
         return maps >= threshold
     if tuple(maps.shape[-2:]) != tuple(size):
