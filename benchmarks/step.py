@@ -114,7 +114,9 @@ def rows_of(setup, rounds, batch, compile_it):
         made[WAYS[2]][0]()
     images = made[WAYS[1]][1].config.batch_size
     del made
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    fresh = multiprocessing.get_context("forkserver")  # a process for each, of one that has imported everything
+    fresh.set_forkserver_preload(["cawalib.training", "pandas"])
+    with fresh.Pool(1, maxtasksperchild=1) as pool:
         peaks = [pool.apply(peak, (SETUPS[setup], way, batch)) for way in WAYS]
     for way, bytes_used in zip(WAYS, peaks, strict=True):
         cawa = way == WAYS[2]

@@ -1,4 +1,7 @@
-"""The notebooks 01 and 03 on real files of every benchmark, and on somebody's own: one epoch of training on each."""
+"""The notebooks 01 and 03 on real files of every benchmark, and on somebody's own: one epoch of training on each.
+
+As in a batch: by jobs of one warm process, since a dozen processes would spend most of their time on imports.
+"""
 
 import json
 import os
@@ -11,6 +14,8 @@ import nbformat
 import numpy as np
 import pytest
 from PIL import Image
+
+from cawalib.notebook import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -62,7 +67,9 @@ def own_images(root):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """(folder, notebook) -> a future of its finished process; two run side by side, with a thread each."""
+    """(folder, notebook) -> a future of its finished process."""
+    process = warm.start()
+    socket = os.environ.pop(warm.VARIABLE, "")  # for these jobs alone
     place = tmp_path_factory.mktemp("real")
     roots = {folder: root for folder in RUNS if (root := data_root(folder, place)).is_dir()}
 
@@ -73,10 +80,10 @@ def executed(tmp_path_factory):
         command = [sys.executable, "-m", "cawalib.notebook", f"notebooks/{notebook}.ipynb", str(output)]
         command += [word for name, value in settings.items() for word in ("-p", name, str(value))]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
-                              env=os.environ | {"OMP_NUM_THREADS": "1", "CAWALIB_HEADLESS": "1"})
+                              env=os.environ | {"OMP_NUM_THREADS": "1", warm.VARIABLE: socket})
         return done, output, place / folder
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool:  # the other core has tests of its own
         jobs = {(folder, notebook): pool.submit(run, folder, notebook, settings if "03" in notebook else {
             name: settings[name] for name in ("val_fraction",) if name in settings})
                 for folder, (_, settings) in RUNS.items() if folder in roots
@@ -84,6 +91,8 @@ def executed(tmp_path_factory):
         if "ade20k" in roots:
             jobs["ade20k", "02_baseline"] = pool.submit(run, "ade20k", "02_baseline", RUNS["ade20k"][1])
         yield jobs
+    if process:
+        process.communicate()  # closes its standard input
 
 
 def result_of(executed, folder, notebook):
