@@ -1,10 +1,23 @@
 """nbval compares the cells tagged `nbval-check-output`; what a library prints on stderr is not part of that."""
 
 import os
+import tempfile
 
+import nbval.kernel
+from jupyter_client.manager import KernelManager
 from nbval.plugin import IPyNbCell
 
 os.environ["CAWALIB_HEADLESS"] = "1"  # kernels inherit it: a line per epoch instead of progress bars
+
+
+def kernel_manager(**options):
+    """One whose kernel is reached by files: a port that another test has taken meanwhile lets a kernel hang."""
+    if os.name == "posix":
+        options |= {"transport": "ipc", "ip": os.path.join(tempfile.mkdtemp(), "kernel")}
+    return KernelManager(**options)
+
+
+nbval.kernel.KernelManager = kernel_manager
 
 
 def pytest_collection_modifyitems(items):
