@@ -84,6 +84,16 @@ def test_scaling(benchmarks, monkeypatch, capsys):
     assert [row["batch"] for row in table_of(capsys.readouterr().out)] == ["2", "4", "8"]
 
 
+def test_precision(benchmarks, monkeypatch, capsys):
+    import precision
+
+    monkeypatch.setattr(precision, "NETWORKS", {"small": ({"image_height": 32, "image_width": 64, "batch_size": 2}, 5)})
+    monkeypatch.setattr(sys, "argv", ["precision.py", "--rounds", "1"])
+    precision.main()
+    [row] = table_of(capsys.readouterr().out)
+    assert all(float(row[f"{name} (ms a step)"]) > 0 for name in ("float32", "bf16"))
+
+
 def test_methods(benchmarks, monkeypatch, capsys, tmp_path):
     import methods
 
