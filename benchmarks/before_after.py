@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -120,6 +121,12 @@ def jobs(before, place, rounds) -> list[dict]:
 
 # ---------------------------------------------------------------- training
 
+def quartiles(over, under) -> str:
+    """Median and quartiles of the ratios, round by round."""
+    low, middle, high = statistics.quantiles([one / other for one, other in zip(over, under, strict=True)], n=4)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
 def steps(before, place, rounds, count) -> list[dict]:
     rows = []
     for shape, settings in SHAPES.items():
@@ -144,21 +151,24 @@ def steps(before, place, rounds, count) -> list[dict]:
                             seconds[name].append(spent / count)
             rows.append({"shape": shape, "method": method} | {
                 f"{name} (ms a step)": median_ms(spent) for name, spent in seconds.items()} | {
-                "times as many steps": ratio(seconds["before"], seconds["now"])})
+                "times as many steps": quartiles(seconds["before"], seconds["now"])})
     return rows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("revision", help="what to compare with, as git names it")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=25, help="of a training in one round")
+    parser.add_argument("--jobs", type=int, default=7, help="rounds of jobs")
+    parser.add_argument("--rounds", type=int, default=41, help="rounds of training")
+    # short rounds, so that what else goes on falls on both alike
+    parser.add_argument("--steps", type=int, default=5, help="of a training in one round")
     options = parser.parse_args()
     with earlier(options.revision) as before, tempfile.TemporaryDirectory() as place:
-        for rows in (jobs(before, Path(place), options.rounds),
+        for rows in (jobs(before, Path(place), options.jobs),
                      steps(before, Path(place), options.rounds, options.steps)):
             print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True), end="\n\n", flush=True)
-    print(f"CPU, 1 thread; median, smallest to largest of {options.rounds} rounds; before: {options.revision}")
+    print(f"CPU, 1 thread; medians of {options.jobs} and {options.rounds} rounds, in brackets the range (jobs) and the "
+          f"quartiles (training); before: {options.revision}")
 
 
 if __name__ == "__main__":
