@@ -87,6 +87,16 @@ def test_pixels_of_tail_classes_in_the_pictures(runs):
                                                  "ours 100 %."
 
 
+def test_masks_of_the_maps(runs):
+    run = runs[0]
+    labels = np.array([[[0, 0, 4, 255]]], np.uint8)  # of five classes 0 and 4, the rarest, are present
+    maps = np.zeros((1, 5, 1, 4), np.uint8)
+    maps[0, 0, 0], maps[0, 4, 0] = [255, 200, 0, 255], [255, 127, 128, 0]  # class 0 claims 2 of 2, class 4 1 of 2
+    run.__dict__["samples"] = {"labels": labels, "maps": maps, "present": np.array([[1, 0, 0, 0, 1]], bool)}
+    assert answers.mask_precision(run) == "Of the pixels that a map claims for its class, so many are of it: " \
+                                          "rare classes 50 %, all others 100 % (mean over classes)."
+
+
 def test_runs_beside_share_all_but_the_method(tmp_path):
     own = make_run(tmp_path, seed=1, epochs=7)
     make_run(tmp_path, seed=1, epochs=7, method="inverse_sqrt")
@@ -109,5 +119,8 @@ def test_the_imbalance_dial(tmp_path):
     lines = [bars.lines[0].get_ydata() for bars in figure.axes[0].containers]
     np.testing.assert_allclose(lines[0], [30.4, 29.5, 20.5], atol=1e-6)
     np.testing.assert_allclose(lines[1], [50.4, 49.5, 40.5], atol=1e-6)
+    assert len(figures.imbalance_dial(runs, "test", labels=["CAWA"]).axes[0].containers) == 1
     with pytest.raises(ComparisonError, match="runs on dataset 'streets' expected"):
         figures.imbalance_dial([], "test")
+    assert answers.dial(runs, "CAWA", "cross entropy", "test", "mIoU").startswith(
+        "Mean IoU of CAWA minus cross entropy on test: at 10 +20.0 [")

@@ -138,6 +138,30 @@ def tail_pixels(shown: dict[str, Run]) -> str:
     return f"Of the {tail.sum()} pixels of tail classes in these images, right are: {', '.join(parts)}."
 
 
+def mask_precision(run: Run, image: int = 0) -> str:
+    """Of the pixels that the maps of one sample claim for its classes, the share that is theirs: rare and frequent."""
+    samples, names = run.samples, run.metrics["classes"]
+    tail = [names.index(name) for name in run.metrics["groups"]["pixels"]["tail"]]
+    labels = samples["labels"][image]
+    claimed = (samples["maps"][image] / 255 >= run.config.pseudo_mask_threshold) & (labels != 255)
+    shares = {index: (labels == index)[claimed[index]].mean() for index in np.flatnonzero(samples["present"][image])
+              if claimed[index].any()}
+    groups = {"rare classes": [shares[index] for index in shares if index in tail],
+              "all others": [shares[index] for index in shares if index not in tail]}
+    parts = [f"{name} {100 * np.mean(own):.0f} %" for name, own in groups.items() if own]
+    return f"Of the pixels that a map claims for its class, so many are of it: {', '.join(parts)} (mean over classes)."
+
+
+def dial(runs: list[Run], label: str, baseline: str, split: str, metric="tail mIoU (pixels)") -> str:
+    """One label against another at each imbalance of `streets`."""
+    parts = []
+    for value in sorted({run.config.imbalance for run in runs}):
+        own = _of([run for run in runs if run.config.imbalance == value], label, baseline)
+        row = compare(own, baseline, split, [metric]).set_index("label").loc[label]
+        parts.append(f"at {value:g} {_difference(row)}, {row['verdict']}")
+    return f"{_capital(SHORT.get(metric, metric))} of {label} minus {baseline} on {split}: {'; '.join(parts)}."
+
+
 def across(beside: SideBySide, label: str, metrics=OVERVIEW) -> str:
     """In how many of a study's comparisons a label is better than each baseline, worse, and inside the noise."""
     lines = []

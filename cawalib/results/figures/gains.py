@@ -124,17 +124,17 @@ def group_bars(runs: list[Run], split: str, by: str = "pixels") -> Figure:
 
 
 @in_print_style
-def imbalance_dial(runs: list[Run], split: str, metrics=("mIoU", "tail mIoU (pixels)"), methods=None) -> Figure:
-    """A metric against the imbalance of `streets`, a line per method: mean and 95 % interval over seeds.
+def imbalance_dial(runs: list[Run], split: str, metrics=("mIoU", "tail mIoU (pixels)"), labels=None) -> Figure:
+    """A metric against the imbalance of `streets`, a line per label: mean and 95 % interval over seeds.
 
     Args:
-        runs: on `streets` at several imbalances, at each of them the same methods.
-        methods: those to draw, by their names in `settings.METHODS`; None: all.
+        runs: on `streets` at several imbalances, at each of them the same labels.
+        labels: those to draw; None: all.
 
     Raises:
         ComparisonError: none of these runs, or a run on other data.
     """
-    runs = [run for run in runs if methods is None or run.config.method in methods]
+    runs = [run for run in runs if labels is None or run.label in labels]
     if not runs or {run.metrics["dataset"] for run in runs} != {"streets"}:
         raise ComparisonError("runs on dataset 'streets' expected, of which one can set the imbalance")
     figure, panels = plt.subplots(1, len(metrics), figsize=(PAGE, 2.2), layout="constrained", squeeze=False)
