@@ -63,6 +63,8 @@ def test_weights_and_convergence(runs, tmp_path):
     said = answers.weights(ours)
     ends = np.mean([run.class_weights.query("update == 11").set_index("class")["weight"] for run in ours], axis=0)
     assert said.startswith(f"At the end a pixel of pavement weighs {ends.max() / ends.min():.0f} times one of road.")
+    assert answers.weight_spread(ours) == ("Largest weight over smallest at the end: "
+                                           f"CAWA {ends.max() / ends.min():.0f} (pavement over road).")
     short = [make_run(tmp_path / "short", updates=2)]
     assert answers.weights(short).endswith("There were too few updates to say whether they settle.")
     constant = [run for run in runs if run.label == "cross entropy"]

@@ -11,7 +11,7 @@ from scipy import stats
 
 from cawalib.results.comparison import compare, compare_classes, name_of
 from cawalib.results.side_by_side import SideBySide
-from cawalib.results.tables import OVERVIEW, difference_text
+from cawalib.results.tables import OVERVIEW, difference_text, last_weights
 from cawalib.runs import Run
 
 FOUND = 0.05  # a class is found where its mean IoU reaches this
@@ -97,8 +97,7 @@ def weights(runs: list[Run]) -> str:
     """Where the weights of one label end, and how far they still move in the last third of training."""
     tables = [run.class_weights for run in runs]
     last = max(table["update"].max() for table in tables)
-    ends = pd.concat([table[table["update"] == table["update"].max()].set_index("class")["weight"] for table in tables],
-                     axis=1).mean(axis=1)
+    ends = last_weights(runs).iloc[0]
     first = (f"At the end a pixel of {ends.idxmax()} weighs {ends.max() / ends.min():.0f} times one of "
              f"{ends.idxmin()}.")
     if last == 0:
@@ -110,6 +109,13 @@ def weights(runs: list[Run]) -> str:
         return f"{first} There were too few updates to say whether they settle."
     return (f"{first} Within the last third of training a class's weight deviates by {100 * moved.median():.0f} % of "
             f"itself (median over classes; {moved.idxmax()} most, {100 * moved.max():.0f} %).")
+
+
+def weight_spread(runs: list[Run]) -> str:
+    """How many times the lightest class's weight the heaviest one's is at the end, label by label."""
+    parts = [f"{label} {ends.max() / ends.min():.0f} ({ends.idxmax()} over {ends.idxmin()})"
+             for label, ends in last_weights(runs).iterrows()]
+    return f"Largest weight over smallest at the end: {', '.join(parts)}."
 
 
 def convergence(runs: list[Run]) -> str:

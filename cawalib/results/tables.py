@@ -177,10 +177,15 @@ def per_class_table(runs: list[Run], split: str, measure: str = "iou") -> pd.Dat
 
 
 def final_weights(runs: list[Run]) -> pd.DataFrame:
+    """`last_weights` as text with two decimals."""
+    return last_weights(runs).map("{:.2f}".format)
+
+
+def last_weights(runs: list[Run]) -> pd.DataFrame:
     """The last weight of every class, mean over seeds; weights average 1.
 
     Returns:
-        Text with two decimals; index method, a column per class, most training pixels first.
+        Index method, a column per class, most training pixels first.
     """
     columns = {}
     for run in runs:
@@ -189,7 +194,7 @@ def final_weights(runs: list[Run]) -> pd.DataFrame:
     order = np.argsort([-pixels for pixels in runs[0].metrics["train_pixels"]], kind="stable")
     names = pd.Index([runs[0].metrics["classes"][index] for index in order], name="class")
     means = pd.DataFrame({label: sum(seeds) / len(seeds) for label, seeds in columns.items()}).loc[names]
-    return means.T.rename_axis("method").map("{:.2f}".format)
+    return means.T.rename_axis("method")
 
 
 def weights_over_thirds(runs: list[Run]) -> pd.DataFrame:
