@@ -276,4 +276,5 @@ class EvaluationConfig(Settings):
     validate_every: int = number(5, 1, 100_000)  # epochs
     # images at the size of training's; whole: at short_side; slide: in windows
     evaluation: str = choice("resize", "whole", "slide")
+    evaluate_test: bool = True  # False: only the validation split is judged, as in studies that choose something
 

@@ -274,16 +274,16 @@ def test_precision_and_recall_per_class(tmp_path):
 
 def test_weights_over_thirds_by_hand(tmp_path):
     runs = [make_run(tmp_path, "CAWA", seed) for seed in (0, 1)]
-    weights = {0: [1, 3, 2, 2, 4, 4], 1: [1, 3, 2, 2, 4, 6]}
+    weights = {0: [7, 1, 3, 2, 2, 2, 4, 4, 4], 1: [7, 1, 3, 2, 2, 2, 4, 4, 7]}
     for run in runs:
         names = run.metrics["classes"]
-        table = pd.DataFrame({"update": np.repeat(range(6), len(names)), "class": names * 6,
+        table = pd.DataFrame({"update": np.repeat(range(9), len(names)), "class": names * 9,
                               "weight": np.repeat(weights[run.config.seed], len(names))})
         table.to_csv(run.folder / "class_weights.csv", index=False)
     runs = [load_run(run.folder, run.label) for run in runs]
     table = tables.weights_over_thirds(runs)
-    # last third: 4, 4 and 4, 6: means 4 and 5, deviations within 0 and 1, root mean square sqrt(1/2)
-    assert table.iloc[0].tolist() == ["2.00 ± 1.00", "2.00 ± 0.00", "4.50 ± 0.71", "5.00 ± 1.41"]
+    # the first update is left out; last third: means 4 and 5, deviations within 0 and sqrt(2), root mean square 1
+    assert table.iloc[0].tolist() == ["2.00 ± 1.00", "2.00 ± 0.00", "4.50 ± 1.00", "5.50 ± 2.12"]
     assert table.index[-1] == "learning rate" and table.iloc[-1, 0].startswith(f"{runs[0].config.learning_rate:.4f} to")
 
 

@@ -200,8 +200,9 @@ def last_weights(runs: list[Run]) -> pd.DataFrame:
 def weights_over_thirds(runs: list[Run]) -> pd.DataFrame:
     """Do the weights settle? Mean of every class's weight in each third of training ± its deviation within that third.
 
-    The deviation is that of a run's recorded updates, root mean square over the runs; the last row has the learning
-    rate at the start and end of each third, which falls all the time. Most training pixels first.
+    The deviation is that of a run's recorded updates but the very first, which judges a network that has learned
+    nothing; root mean square over the runs. The last row has the learning rate at the start and end of each third,
+    which falls all the time. Most training pixels first.
 
     Args:
         runs: the seeds of one label, with adaptive weights.
@@ -213,6 +214,7 @@ def weights_over_thirds(runs: list[Run]) -> pd.DataFrame:
     thirds = ("first third", "middle third", "last third")
     weights = pd.concat([run.class_weights.assign(seed=run.config.seed) for run in runs])
     last = weights["update"].max()
+    weights = weights[weights["update"] > 0].copy()
     weights["third"] = [thirds[min(2, 3 * update // (last + 1))] for update in weights["update"]]
     parts = weights.groupby(["class", "third", "seed"])["weight"].agg(["mean", lambda part: part.std(ddof=0)])
     parts.columns = ["mean", "within"]

@@ -21,8 +21,9 @@ def finish(training: Training, environment: dict) -> Run:
     config, statistics, folder = training.config, training.statistics, training.config.folder
     started = time.perf_counter()
     known = {"val": training.validation} if training.validation else {}
+    left_out = {"train"} if config.evaluate_test else {"train", "test"}
     splits = {split: known.get(split) or on_split(evaluate, training, split)
-              for split in training.datasets if split != "train"}
+              for split in training.datasets if split not in left_out}
     if not training.accelerator.is_main_process:
         training.accelerator.wait_for_everyone()
         return load_run(folder)

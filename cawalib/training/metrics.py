@@ -24,12 +24,14 @@ def class_table(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def summary(confusion: np.ndarray, statistics: ClassStatistics) -> dict:
-    """All metrics of a split, in [0, 1]. Classes with an empty union are NaN and left out of every mean."""
-    table = class_table(confusion)
-    iou = dict(zip(statistics.classes, table["iou"], strict=True))
-    confusion = np.asarray(confusion)
+    """All metrics of a split, in [0, 1]. Means are over the classes that occur in its labels, whatever was predicted:
+    the same classes for every network. The IoU of any other class is 0 where it was predicted, else NaN.
+    """
+    table, confusion = class_table(confusion), np.asarray(confusion)
+    occurring = np.where(confusion.sum(axis=1) > 0, table["iou"], np.nan)
+    iou = dict(zip(statistics.classes, occurring, strict=True))
     return {
-        "miou": _mean(table["iou"]),
+        "miou": _mean(occurring),
         "mean_accuracy": _mean(table["recall"]),
         "pixel_accuracy": float(np.trace(confusion) / max(confusion.sum(), 1)),
         "group_miou": {by: {name: _mean([iou[member] for member in members]) for name, members in groups.items()}
