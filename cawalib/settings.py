@@ -51,14 +51,17 @@ METHODS = {
     "cawa_rare_class_sampling": Method("cawa", sampling="rare_classes"),
     "cawa": Method("cawa"),
 }
+# those whose loss is, or holds, a cross entropy with class weights
+WEIGHTED = tuple(name for name, method in METHODS.items()
+                 if method.loss in ("cross_entropy", "cross_entropy_and_dice"))
 SCORE_PARTS = ("iou", "dice", "precision", "recall")
 
 
 # ---------------------------------------------------------------- what a part is made of
 
-def choice(default: str, *others: str):
-    """A setting with a few values; the default is one of them."""
-    return dataclasses.field(default=default, metadata={"choices": (default, *others)})
+def choice(default: str, *others: str, methods: tuple[str, ...] = ()):
+    """A setting with a few values; the default is one of them. With `methods`, only those read it."""
+    return dataclasses.field(default=default, metadata={"choices": (default, *others), "methods": methods})
 
 
 def number(default, low, high, methods: tuple[str, ...] = ()):
@@ -141,6 +144,7 @@ class DataConfig(Settings):
     data_root: str = "data"  # folder with the dataset; `streets` keeps its drawn scenes there
     prepared_root: str = "data/prepared"  # what notebook 01 writes: class counts and, if asked, decoded pairs
     imbalance: float = number(1000.0, 10, 10_000)  # streets alone: pixels of the most frequent class over the rarest
+    rare_classes: str = choice("hard", "easy")  # streets alone: whether its rare classes are also the hard ones
     val_is_test: bool = False  # cityscapes, ade20k, cocostuff: judge on the official val, choose on a share of train
     val_fraction: float = number(0.2, 0.001, 0.9)  # folder without lists, or val_is_test: share kept for validation
     split_seed: int = number(0, 0, 2**31 - 1)  # which pairs these are
@@ -155,7 +159,8 @@ class DataConfig(Settings):
             if getattr(self, name) % 32:
                 raise ConfigError(f"parameter '{name}': found {getattr(self, name)}, expected a multiple of 32")
         if self.dataset != "streets":  # what a notebook starts with stays there when the dataset is changed
-            object.__setattr__(self, "imbalance", type(self).imbalance)
+            for name in ("imbalance", "rare_classes"):
+                object.__setattr__(self, name, getattr(type(self), name))
         if self.dataset in ("streets", "camvid", "folder"):
             self._refuse_unused(("val_is_test",), f"dataset '{self.dataset}'")
         if self.dataset != "folder" and not self.val_is_test:
@@ -195,7 +200,10 @@ class MethodConfig(Settings):
     logit_variation_sigma: float = number(4.0, 0.01, 100, ("logit_variation",))
     sampling_temperature: float = number(0.01, 0.001, 100, ("rare_class_sampling", "cawa_rare_class_sampling"))
     # adaptive class weights (METHOD.md sections 1 to 4)
-    score_source: str = choice("cam", "prediction", "frozen", "shuffled")  # what is scored against the labels
+    # where the line between classes lies: with the class weights, or apart from them (METHOD.md, section 6)
+    line_source: str = choice("weights", "prediction", "cam", methods=WEIGHTED)
+    # what is scored against the labels; frozen and permuted: nothing, the weights are another run's last ones
+    score_source: str = choice("cam", "prediction", "both", "frozen", "permuted", "shuffled")
     weight_terms: str = choice("basic*ratio", "basic", "ratio", "neither")  # what the class weight is made of
     pseudo_mask_threshold: float = number(0.5, 0.01, 0.99)  # tau
     score_parts: str = "iou,dice,precision,recall"  # CSPS is their mean
@@ -221,6 +229,11 @@ class MethodConfig(Settings):
     @property
     def loss(self) -> str:
         return METHODS[self.method].loss
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether the weights are the last ones of the same run with live feedback."""
+        return self.score_source in ("frozen", "permuted")
 
     @property
     def sampling(self) -> str:
@@ -277,4 +290,6 @@ class EvaluationConfig(Settings):
     # images at the size of training's; whole: at short_side; slide: in windows
     evaluation: str = choice("resize", "whole", "slide")
     evaluate_test: bool = True  # False: only the validation split is judged, as in studies that choose something
+    other_decisions: bool = False  # also judge logit adjustment after training, and a line fitted to training images
+    ranked: bool = False  # also judge RankSEG's decision, with the package `rankseg`
 

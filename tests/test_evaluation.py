@@ -6,13 +6,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from cawalib.datasets.base import SegmentationDataset
 from cawalib.datasets.statistics import survey
 from cawalib.runs import RunConfig
 from cawalib.training import EvaluationImages, SegmentationModel, build_accelerator, evaluate, sample_predictions
-from cawalib.training.evaluation import predict, slide
+from cawalib.training.evaluation import slide
 from cawalib.training.transforms import augment, random_crop
 
 
@@ -38,13 +37,6 @@ def test_windows_overlap_by_a_quarter_and_are_averaged():
     assert places == [(32, 64)] * 2  # from 0 and from 48
     expected = torch.cat([torch.zeros(48), torch.full((16,), 0.5), torch.ones(48)])
     torch.testing.assert_close(found[0], expected)
-
-
-def test_prediction_by_classes_in_chunks():
-    logits = torch.randn(50, 7, 9)
-    whole = functional.interpolate(logits[None], (30, 41), mode="bilinear", align_corners=False)[0].argmax(dim=0)
-    torch.testing.assert_close(predict(logits, (30, 41)), whole)
-    torch.testing.assert_close(predict(logits, (7, 9)), logits.argmax(dim=0))
 
 
 class Pixelwise(SegmentationModel):

@@ -54,8 +54,9 @@ class CAWAWeighting(Weighting):
         max_images: at most so many images of a batch are looked at.
         layer: "decoder" for the features a step gives; else the name of a module of the network's body.
         kind: of the maps: "grad_cam" | "hires_cam" | "layer_cam".
-        source: "cam" | "prediction" | "shuffled"; shuffled gives every class the score of another one, the same
-            one all through training: a control that has the right weights in the wrong places.
+        source: "cam" | "prediction" | "both" (the mean of the two scores) | "shuffled"; shuffled gives every class the
+            score of another one, the same one all through training: a control that has the right weights in the wrong
+            places.
         terms: "basic*ratio" | "basic" | "ratio" | "neither".
         seed: of the shuffling.
         exclusive: whether a pixel may be in one mask only.
@@ -87,19 +88,21 @@ class CAWAWeighting(Weighting):
 
     @torch.no_grad()
     def update(self, feedback: Feedback) -> None:
-        counts = sum_over_processes(self.count(feedback))
+        sources = ("cam", "prediction") if self.source == "both" else (self.source,)
+        counts = sum_over_processes(torch.stack([self.count(feedback, source) for source in sources]))
         # TP + FN: the class has labelled pixels on the score grid
-        present = counts[:, 0] + counts[:, 2] > 0
-        self.running.update(csps(counts, self.parts), present)
+        present = counts[0, :, 0] + counts[0, :, 2] > 0
+        self.running.update(csps(counts, self.parts).mean(dim=0), present)
         weight = cawa_weight(self.score(), self.terms) ** self.power * self.start
         adaptive = (self.updates >= self.warmup) & (self.updates < self.until)
         self.weight.copy_(torch.where(adaptive, weight / weight.mean(), self.start))
         self.updates += 1
 
-    def count(self, feedback: Feedback) -> torch.Tensor:
-        """TP, FP, FN (C, 3) of this step's masks on the score grid."""
+    def count(self, feedback: Feedback, source: str = "") -> torch.Tensor:
+        """TP, FP, FN (C, 3) of this step's masks on the score grid: of predictions, or of maps (all other sources)."""
+        source = source or self.source
         labels = score_labels(feedback.labels[:self.max_images], self.stride)
-        classes = self._asked(labels)
+        classes = self._asked(labels, source)
         counts = torch.zeros(len(self.weight), 3, device=labels.device)
         if not len(classes):
             return counts
@@ -107,13 +110,13 @@ class CAWAWeighting(Weighting):
         at_once = max(1, MASK_PIXELS[labels.is_cuda] // (len(classes) * labels[0].numel()))
         for start in range(0, len(labels), at_once):
             part = slice(start, min(start + at_once, len(labels)))
-            masks = self._masks(feedback, part, classes, labels.shape[-2:])
+            masks = self._masks(feedback, part, classes, labels.shape[-2:], source)
             counts += count(masks, labels[part], classes, len(self.weight), self.absent_images, self.ignore_index)
         return counts
 
-    def _masks(self, feedback, part, classes, size):
+    def _masks(self, feedback, part, classes, size, source):
         """Masks (b, P, *size) of some images."""
-        if self.source == "prediction":
+        if source == "prediction":
             return prediction_masks(feedback.logits[part], classes, self.stride)
         if self.layer == "decoder":
             maps = class_activation_maps(feedback.features[part], feedback.head, classes, kind=self.kind)
@@ -121,13 +124,13 @@ class CAWAWeighting(Weighting):
             maps = layer_activation_maps(feedback.model, self.layer, feedback.images[part], classes, kind=self.kind)
         return pseudo_masks(maps, self.threshold, size, self.exclusive)
 
-    def _asked(self, labels):
+    def _asked(self, labels, source):
         """The classes to look at (P,): those in the labels of any process, since an image counts for a class that
         only another process has.
 
         On a GPU all of them: their number would have to be waited for. What is absent is not scored either way.
         """
-        if labels.is_cuda and (self.source == "prediction" or self.layer == "decoder"):
+        if labels.is_cuda and (source == "prediction" or self.layer == "decoder"):
             return torch.arange(len(self.weight), device=labels.device)
         present = torch.zeros_like(self.weight)
         present[present_classes(labels, self.ignore_index)] = 1

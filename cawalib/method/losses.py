@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from cawalib.method.cawa import CAWAWeighting
+from cawalib.method.decision import Decision, decision_at
 from cawalib.method.weighting import Feedback
 
 
@@ -77,6 +78,9 @@ class CAWALoss(nn.Module):
         criterion.update(features, labels, classifier)   # feedback from the class activation maps
         loss = criterion(logits, labels)
 
+    After training, `criterion.decision("balanced")(logits)` gives the classes, at one of three points between rare
+    classes and overall accuracy, see `decision.decision_at`.
+
     Args:
         num_classes: C.
         options: those of `cawa.CAWAWeighting`.
@@ -102,3 +106,7 @@ class CAWALoss(nn.Module):
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Logits (B, C, H, W), labels (B, H, W) -> scalar."""
         return cross_entropy(logits, labels, self.weighting.weight, self.weighting.ignore_index)
+
+    def decision(self, point: str | float = "balanced") -> Decision:
+        """What turns logits into classes, with the present weights: "rare" as trained, "balanced", or "accurate"."""
+        return decision_at(self.weighting.weight, point)

@@ -48,6 +48,11 @@ class Weighting(nn.Module):
         self.register_buffer("weight", (weight / weight.mean()).float())
         self._recorded: list[torch.Tensor] = []
 
+    @property
+    def usual(self) -> torch.Tensor:
+        """The weights (C,) that the network tends to: those at the end, but for weights that jump with each batch."""
+        return self.weight
+
     def update(self, feedback: Feedback) -> None:
         """Change the weights after a step's forward pass. Constant weights stay."""
 
@@ -139,11 +144,17 @@ class RecallWeighting(Weighting):
     def __init__(self, num_classes: int, ignore_index: int = 255):
         super().__init__(torch.ones(num_classes))
         self.ignore_index = ignore_index
+        self.register_buffer("running", self.weight.clone())
+
+    @property
+    def usual(self) -> torch.Tensor:
+        return self.running
 
     @torch.no_grad()
     def update(self, feedback: Feedback) -> None:
         missed, total = _missed_and_total(feedback, len(self.weight), self.ignore_index).clamp_min(1)
         self.weight.copy_(missed / total / (missed / total).mean())
+        self.running.mul_(0.95).add_(self.weight, alpha=0.05)  # as smooth as CAWA's scores
 
 
 class ClassDifficultyWeighting(Weighting):

@@ -171,7 +171,7 @@ def restore(study: Study, archive) -> int:
     """
     published, written = read_archive(archive), 0
     # frozen weights are read from another run, which must not be the newer of the two
-    for _, config in sorted(study.configs(), key=lambda pair: pair[1].score_source == "frozen"):
+    for _, config in sorted(study.configs(), key=lambda pair: pair[1].keeps_weights):
         run = published.get(config.name)
         if run is None or outdated(run.config, run.environment):
             continue

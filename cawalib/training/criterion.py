@@ -14,6 +14,7 @@ from cawalib.method import (
     Weighting,
     adjusted,
     cross_entropy,
+    derangement,
     focal,
     ohem,
     static_weight,
@@ -27,24 +28,37 @@ class Criterion(nn.Module):
 
     Args:
         statistics: of the training split, for the losses that need class frequencies.
+        line: whose weights say where the line between classes lies; None: it goes with the class weights.
     """
 
-    def __init__(self, config: MethodConfig, weighting: Weighting, statistics: ClassStatistics):
+    def __init__(self, config: MethodConfig, weighting: Weighting, statistics: ClassStatistics,
+                 line: Weighting | None = None):
         super().__init__()
-        self.weighting, self.config = weighting, config
+        self.weighting, self.config, self.line = weighting, config, line
         # a class that does not occur in training would have log 0: it is taken to have one pixel
         pixels = torch.as_tensor(statistics.pixels, dtype=torch.float64).clamp_min(1)
         self.register_buffer("prior", (pixels / pixels.sum()).float())
 
     def update(self, feedback: Feedback) -> None:
         self.weighting.update(feedback)
+        if self.line is not None:
+            self.line.update(feedback)
+
+    @property
+    def costs(self) -> torch.Tensor | None:
+        """What the trained network's line between classes is drawn with, w (C,) of `method.Decision`; None: nothing."""
+        if self.line is not None:
+            return self.line.usual
+        if self.config.loss == "logit_adjustment":  # softmax(z + tau log p) tends to the posterior
+            return self.prior ** -self.config.logit_adjustment_tau
+        return None if self.config.weighting == "uniform" else self.weighting.usual
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Logits (B, C, H, W), labels (B, H, W) -> scalar."""
         config, weight = self.config, self.weighting.weight
         match config.loss:
             case "cross_entropy":
-                return cross_entropy(logits, labels, weight)
+                return cross_entropy(self._moved(logits), labels, weight)
             case "focal":
                 return focal(logits, labels, config.focal_gamma)
             case "ohem":
@@ -54,10 +68,16 @@ class Criterion(nn.Module):
             case "logit_variation":
                 return cross_entropy(varied(logits, self.prior, config.logit_variation_sigma), labels, weight)
             case "cross_entropy_and_dice":
-                return cross_entropy(logits, labels, weight) + region_loss("dice", logits, labels)
+                return cross_entropy(self._moved(logits), labels, weight) + region_loss("dice", logits, labels)
         share = config.cross_entropy_share
         region = region_loss(config.loss, logits, labels, config.tversky_beta)
         return region if share == 0 else share * cross_entropy(logits, labels, weight) + (1 - share) * region
+
+    def _moved(self, logits):
+        """Logits + log w - log v, so that what is learned goes by w, and the line lies at v (METHOD.md, section 6)."""
+        if self.line is None:
+            return logits
+        return logits.float() + (self.weighting.weight.log() - self.line.weight.log())[:, None, None]
 
 
 def build_weighting(config: MethodConfig, statistics: ClassStatistics, frozen: torch.Tensor | None = None,
@@ -65,9 +85,9 @@ def build_weighting(config: MethodConfig, statistics: ClassStatistics, frozen: t
     """The weighting a run asks for.
 
     Args:
-        frozen: (C,) the weights to keep, for score_source "frozen".
+        frozen: (C,) the weights to keep, for score_source "frozen", or to keep in other places, for "permuted".
         epochs, epoch_steps: of the run, and training steps of an epoch.
-        seed: of the control that shuffles scores over classes.
+        seed: of the controls that give classes another one's scores or weights.
     """
     num_classes = len(statistics.classes)
     if config.weighting == "recall":
@@ -79,6 +99,8 @@ def build_weighting(config: MethodConfig, statistics: ClassStatistics, frozen: t
                                        statistics.pixels_where_present, config.effective_beta))
     if config.score_source == "frozen":
         return Weighting(frozen)
+    if config.score_source == "permuted":
+        return Weighting(frozen[derangement(num_classes, seed)])
     return CAWAWeighting(
         num_classes, threshold=config.pseudo_mask_threshold, parts=tuple(config.score_parts.split(",")),
         momentum=config.score_momentum, stride=config.score_stride, absent_images=config.absent_images,
@@ -88,6 +110,13 @@ def build_weighting(config: MethodConfig, statistics: ClassStatistics, frozen: t
         prior=static_weight("inverse_frequency", statistics.pixels) ** config.frequency_prior,
         warmup=updates_in(config, config.warmup_epochs, epoch_steps),
         until=updates_in(config, epochs - config.cooldown_epochs, epoch_steps), ignore_index=IGNORE)
+
+
+def build_line(config: MethodConfig, num_classes: int) -> Weighting | None:
+    """What sets the line between classes apart from the class weights: CAWA's feedback at its defaults, or nothing."""
+    if config.line_source == "weights":
+        return None
+    return CAWAWeighting(num_classes, source=config.line_source, ignore_index=IGNORE)
 
 
 def updates_in(config: MethodConfig, epochs: int, epoch_steps: int) -> int:

@@ -15,7 +15,8 @@ from cawalib.method import class_activation_maps, evaluation_mode
 from cawalib.progress import progress
 from cawalib.runs import RunConfig
 from cawalib.settings import DataConfig, EvaluationConfig
-from cawalib.training.metrics import confusion_matrix, summary
+from cawalib.training.decisions import Line, Tally, line_of, with_others
+from cawalib.training.metrics import summary
 from cawalib.training.models import SegmentationModel
 from cawalib.training.transforms import EvaluationImages, collate_evaluation, normalised
 
@@ -23,52 +24,65 @@ SMOKE_BATCHES = 2  # all that a smoke run sees of a split
 SAMPLE_IMAGES = 4
 SAMPLE_CANDIDATES = 200
 PICTURE_SIDE = 256  # pixels
-CLASSES_AT_ONCE = 16
 
 
 @torch.no_grad()
 def evaluate(model: SegmentationModel, dataset: SegmentationDataset, statistics: ClassStatistics, config: RunConfig,
-             accelerator: Accelerator) -> dict:
+             accelerator: Accelerator, line: Line | None = None) -> dict:
     """All metrics of a dataset at the labels' full resolution, see `metrics.summary`.
 
     Args:
         model: the bare network, on the accelerator's device; its train/eval flags are left as they are.
         statistics: of the training split, for head, body and tail.
+        line: what else the network is judged by, under "decision" (`decisions.Tally.result`); None: as trained alone.
     """
-    num_classes = len(dataset.classes)
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=accelerator.device)
+    tally = Tally(line, len(dataset.classes), accelerator.device)
+    with evaluation_mode(model):
+        for images, labels in _batches(dataset, config):
+            for logits, truth in zip(_logits(model, images, config, accelerator), labels, strict=True):
+                tally.add(logits, truth.to(logits.device))
+    return summary(tally.confusion, statistics) | ({} if line is None else {"decision": tally.result()})
+
+
+def move_line(model: SegmentationModel, dataset: SegmentationDataset, statistics: ClassStatistics, config: RunConfig,
+              accelerator: Accelerator, costs: torch.Tensor | None) -> Line:
+    """How the decisions of a trained network are to be moved when it is judged.
+
+    Args:
+        dataset: the training split, from whose images, not augmented, a line is fitted where settings ask for it.
+        costs: see `criterion.Criterion.costs`.
+    """
+    line = line_of(costs, statistics, accelerator.device, config.ranked)
+    if config.other_decisions:
+        shares = torch.as_tensor(statistics.pixels, dtype=torch.float32, device=accelerator.device).clamp_min(1)
+        network = _Judged(model, config, accelerator)
+        line = with_others(line, network, _batches(dataset, config), shares / shares.sum())
+    return line
+
+
+class _Judged(torch.nn.Module):
+    """A network as `evaluate` calls it."""
+
+    def __init__(self, model, config, accelerator):
+        super().__init__()
+        self.model, self.config, self.accelerator = model, config, accelerator
+
+    def forward(self, images):
+        return _logits(self.model, images, self.config, self.accelerator)
+
+
+def _batches(dataset, config):
+    """Normalised images and their labels; has a length."""
     # images of one size go through the network together; whole ones one by one, as memory asks
     batch = config.batch_size if config.evaluation == "resize" else 1
     loader = DataLoader(_images(dataset, config), batch, collate_fn=collate_evaluation,
                         num_workers=config.data_workers, generator=torch.Generator())
-    limit = SMOKE_BATCHES if config.smoke else None
-    with evaluation_mode(model):
-        for images, labels in progress(itertools.islice(loader, limit), limit or len(loader), "evaluating",
-                                       delay=1):
-            for logits, truth in zip(_logits(model, images, config, accelerator), labels, strict=True):
-                truth = truth.to(logits.device)
-                confusion += confusion_matrix(predict(logits, truth.shape), truth, num_classes)
-    return summary(confusion.cpu().numpy(), statistics)
+    limit = min(SMOKE_BATCHES, len(loader)) if config.smoke else len(loader)
+    return progress(itertools.islice(loader, limit), limit, "evaluating", delay=1)
 
 
 def _images(dataset, config):
     return EvaluationImages(dataset, config.part(DataConfig), config.part(EvaluationConfig))
-
-
-def predict(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Logits (C, h, w) of one image to the most likely class at every pixel of (H, W), int64."""
-    if tuple(logits.shape[-2:]) == tuple(size):
-        return logits.max(dim=0).indices  # on a CPU several times as fast as argmax
-    # a few classes at a time: 150 of them at the size of a large photograph are gigabytes
-    best = torch.full(size, -torch.inf, device=logits.device)
-    chosen = torch.zeros(size, dtype=torch.int64, device=logits.device)
-    for start in range(0, len(logits), CLASSES_AT_ONCE):
-        part = functional.interpolate(logits[None, start:start + CLASSES_AT_ONCE], size, mode="bilinear",
-                                      align_corners=False)[0]
-        values, indices = part.max(dim=0)
-        better = values > best
-        best, chosen = torch.where(better, values, best), torch.where(better, indices + start, chosen)
-    return chosen
 
 
 def _logits(model, images, config, accelerator):

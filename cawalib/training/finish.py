@@ -12,8 +12,8 @@ import torch
 
 from cawalib.files import write_arrays, write_json, write_table
 from cawalib.runs import Run, load_run
-from cawalib.training.evaluation import evaluate, sample_predictions
-from cawalib.training.loop import Training, on_split
+from cawalib.training.evaluation import sample_predictions
+from cawalib.training.loop import Training, judged, on_split
 
 
 def finish(training: Training, environment: dict) -> Run:
@@ -22,7 +22,7 @@ def finish(training: Training, environment: dict) -> Run:
     started = time.perf_counter()
     known = {"val": training.validation} if training.validation else {}
     left_out = {"train"} if config.evaluate_test else {"train", "test"}
-    splits = {split: known.get(split) or on_split(evaluate, training, split)
+    splits = {split: known.get(split) or judged(training, split)
               for split in training.datasets if split not in left_out}
     if not training.accelerator.is_main_process:
         training.accelerator.wait_for_everyone()
@@ -39,7 +39,7 @@ def finish(training: Training, environment: dict) -> Run:
         "classes": statistics.classes, "palette": training.datasets["train"].palette,
         "train_pixels": statistics.pixels, "train_images": statistics.images,
         "train_pixels_where_present": statistics.pixels_where_present, "train_size": statistics.size,
-        "groups": statistics.groups, "splits": splits,
+        "groups": statistics.groups, "splits": splits, "line": training.line.written(),
     })
     training.accelerator.wait_for_everyone()
     return load_run(folder)

@@ -18,7 +18,8 @@ from cawalib.progress import progress, say
 from cawalib.runs import RunConfig, RunError
 from cawalib.training.checkpoints import save
 from cawalib.training.criterion import Criterion, updates_in
-from cawalib.training.evaluation import SMOKE_BATCHES, evaluate
+from cawalib.training.decisions import Line
+from cawalib.training.evaluation import SMOKE_BATCHES, evaluate, move_line
 from cawalib.training.transforms import TrainingImages
 
 RECORDED = 50  # updates of the class weights that class_weights.csv holds: as many as a figure in print shows
@@ -54,6 +55,7 @@ class Training:
     history: list[dict] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)  # (updates, 4, C) per epoch
     validation: dict | None = None  # after the last epoch, where this process has been through it
+    line: Line | None = None  # how the finished network's decisions are moved
 
     @property
     def batches(self) -> int:
@@ -162,7 +164,8 @@ def _end_epoch(training):
     names = ("miou", "mean_accuracy", "pixel_accuracy")
     row |= {f"val_{name}": float("nan") for name in names}
     if (training.epoch + 1) % config.validate_every == 0 or training.epoch + 1 == config.epochs:
-        training.validation = on_split(evaluate, training, "val")
+        last = training.epoch + 1 == config.epochs
+        training.validation = judged(training, "val") if last else on_split(evaluate, training, "val")
         row |= {f"val_{name}": training.validation[name] for name in names}
     if not np.isfinite(row["train_loss"]):
         raise RunError(f"run folder {config.folder}: the training loss is {row['train_loss']} in epoch "
@@ -175,7 +178,14 @@ def _end_epoch(training):
     training.loss_sum, training.epoch_seconds = 0.0, 0.0
 
 
-def on_split(function, training: Training, split: str):
+def on_split(function, training: Training, split: str, *arguments):
     """A function of `evaluation` on one split of the run."""
     return function(training.network, training.datasets[split], training.statistics, training.config,
-                    training.accelerator)
+                    training.accelerator, *arguments)
+
+
+def judged(training: Training, split: str) -> dict:
+    """All metrics of the finished network on a split, with its line between classes moved as well."""
+    if training.line is None:
+        training.line = on_split(move_line, training, "train", training.criterion.costs)
+    return on_split(evaluate, training, split, training.line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from contextlib import contextmanager, nullcontext
 
@@ -18,7 +19,7 @@ from cawalib.method import layer_output
 from cawalib.runs import Run, RunConfig, RunError, claim, environment, load_run, outdated, take_up
 from cawalib.settings import ConfigError, DataConfig, MethodConfig, NetworkConfig, TrainingConfig
 from cawalib.training.checkpoints import restore, stop_on_signal
-from cawalib.training.criterion import Criterion, build_weighting
+from cawalib.training.criterion import Criterion, build_line, build_weighting
 from cawalib.training.evaluation import SMOKE_BATCHES
 from cawalib.training.finish import finish
 from cawalib.training.loop import Training, run_epoch
@@ -72,8 +73,11 @@ def check(config: RunConfig) -> None:
     network = build_model(config.part(NetworkConfig), num_classes=2)
     if config.target_layer != "decoder":
         layer_output(network, config.target_layer, torch.zeros(1, 3, config.image_height, config.image_width))
-    if config.score_source == "frozen":
+    if config.keeps_weights:
         _source_of_weights(config)
+    if config.ranked and importlib.util.find_spec("rankseg") is None:
+        raise ConfigError("parameter 'ranked': found True, but the package 'rankseg' is not installed; "
+                          "pip install rankseg, or set it to False")
 
 
 def load_checked(config: RunConfig) -> dict[str, SegmentationDataset]:
@@ -127,7 +131,7 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
     else:
         optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay,
                                       fused=True)
-    frozen = _last_weights(config, data_digest(datasets)) if config.score_source == "frozen" else None
+    frozen = _last_weights(config, data_digest(datasets)) if config.keeps_weights else None
     model = torch.compile(model) if config.compile else model
     trained, kept = datasets["train"], None
     if config.held_out_share:
@@ -137,7 +141,7 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
     steps = min(SMOKE_BATCHES, len(loader)) if config.smoke else len(loader)
     method = config.part(MethodConfig)
     weighting = build_weighting(method, statistics, frozen, config.epochs, steps, config.seed)
-    criterion = Criterion(method, weighting, statistics)
+    criterion = Criterion(method, weighting, statistics, build_line(method, len(statistics.classes)))
     criterion = criterion.to(accelerator.device)
     training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader,
                         held_out=_augmented(kept, config) if kept else None)

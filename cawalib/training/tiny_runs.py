@@ -30,11 +30,13 @@ COLOURS = np.array([(120, 150, 220), (90, 90, 90), (60, 140, 60), (200, 60, 40),
 # Largest difference taken for rounding, relative and absolute, by quantity. About three times what was seen between
 # processors with and without AVX-512 and between oneDNN and PyTorch's own convolutions; faults make far larger ones.
 TOLERANCE = {"train_loss": (0.005, 0), "learning_rate": (1e-6, 0), "metrics": (0, 0.03), "weight": (0.02, 0.002),
-             "score": (0, 0.005), "updates": (0, 0), "parameters": (0.003, 0), "pictures": (0.02, 0)}
+             "score": (0, 0.005), "decision": (0, 0.06), "line": (0.02, 0.002), "updates": (0, 0),
+             "parameters": (0.003, 0), "pictures": (0.02, 0)}
 # large networks, whose normalisation over few pixels blows rounding errors up
-NETWORK_TOLERANCE = TOLERANCE | {"train_loss": (0.04, 0), "metrics": (0, 0.05), "pictures": (0.08, 0)}
+NETWORK_TOLERANCE = TOLERANCE | {"train_loss": (0.04, 0), "metrics": (0, 0.05), "decision": (0, 0.2),
+                                 "pictures": (0.08, 0)}
 # a share of wrongly predicted pixels of the last batch alone: a few pixels that flip are percents of it
-RECALL_TOLERANCE = TOLERANCE | {"weight": (0.1, 0.002)}
+RECALL_TOLERANCE = TOLERANCE | {"weight": (0.1, 0.002), "line": (0.1, 0.002)}
 
 
 # ---------------------------------------------------------------- making them
@@ -89,7 +91,8 @@ def measure(folder) -> dict[str, dict]:
 
 def numbers(run: Run) -> dict[str, list[float]]:
     """What tells one behaviour from another: losses, metrics, weights, parameters and pictures of a run."""
-    history, weights, test = run.history, run.class_weights, run.metrics["splits"]["test"]
+    history, weights, splits = run.history, run.class_weights, run.metrics["splits"]
+    test = splits.get("test", splits["val"])
     state = torch.load(run.folder / "checkpoint" / "last.pt", weights_only=True)["model"]
     flat = torch.cat([value.double().flatten() for value in state.values()])
     first, last = (weights[weights["update"] == end] for end in (weights["update"].min(), weights["update"].max()))
@@ -99,6 +102,7 @@ def numbers(run: Run) -> dict[str, list[float]]:
         "train_loss": history["train_loss"], "learning_rate": history["learning_rate"],
         "metrics": [*validated, test["miou"], test["mean_accuracy"], test["pixel_accuracy"], *groups, *test["iou"]],
         "weight": [*first["weight"], *last["weight"]], "score": last["score"],
+        "decision": _decided(test, len(splits)), "line": run.metrics["line"]["weight"],
         "updates": [weights["update"].nunique(), weights["update"].max()],
         "parameters": [flat.abs().sum(), (flat**2).sum()],
         "pictures": [run.samples[name].mean() for name in ("images", "maps", "predictions")],
@@ -106,6 +110,14 @@ def numbers(run: Run) -> dict[str, list[float]]:
     # six digits are more than any tolerance asks for
     return {name: [math.nan if value is None else float(f"{float(value):.6g}") for value in values]
             for name, values in found.items()}
+
+
+def _decided(measured, splits):
+    """Pixel accuracy of every decision of a split, and the calibration errors; of how many splits."""
+    found = measured["decision"]
+    pixels = np.sum(measured["confusion"])
+    hits = [*found["hits"], *(other["hits"] for other in found["others"].values())]
+    return [*(np.sum(own) / pixels for own in hits), *found["calibration_error"].values(), splits]
 
 
 # ---------------------------------------------------------------- comparing them
