@@ -157,7 +157,7 @@ def test_every_decision_of_a_pass_against_one_by_one():
         return ([int(((chosen == c) & (truth == c)).sum()) for c in range(3)],
                 [int(((chosen == c) & valid).sum()) for c in range(3)])
 
-    assert found["alphas"] == [-0.5, -0.25, 0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
+    assert found["alphas"] == [-0.5, 0, 0.25, 0.5, 0.75, 1, 1.5]
     for alpha, hits, predicted in zip(found["alphas"], found["hits"], found["predicted"], strict=True):
         assert (hits, predicted) == counted(-alpha * WEIGHT.log())
     assert tuple(found["others"]["some"].values()) == counted(line.others["some"])
@@ -167,9 +167,10 @@ def test_every_decision_of_a_pass_against_one_by_one():
     assert sum(found["others"]["RankSEG"]["predicted"]) == valid.sum()
     for alpha in (0, 1):
         confidence, chosen = (large - alpha * WEIGHT.log()[:, None, None]).softmax(dim=0).max(dim=0)
-        confidence, right = confidence[valid].numpy(), (chosen == truth)[valid].numpy()
+        seen = valid[::2, ::2]
+        confidence, right = confidence[::2, ::2][seen].numpy(), (chosen == truth)[::2, ::2][seen].numpy()
         bins = np.minimum((confidence * 15).astype(int), 14)
-        error = sum(abs(confidence[bins == b].sum() - right[bins == b].sum()) for b in range(15)) / valid.sum().item()
+        error = sum(abs(confidence[bins == b].sum() - right[bins == b].sum()) for b in range(15)) / len(right)
         assert found["calibration_error"][str(alpha)] == pytest.approx(error, abs=1e-6)
 
 

@@ -124,9 +124,11 @@ def load_streets(config: DataConfig, split: str) -> SegmentationDataset:
     """
     count, height, width = STREETS_COUNTS[split], config.image_height, config.image_width
     name = f"{split}-{count}-{width}x{height}-imbalance{config.imbalance:g}-drawing{streets.DRAWING}"
+    if config.rare_classes != "hard":
+        name += f"-rare-{config.rare_classes}"
     path = Path(config.data_root, "streets", f"{name}.npz")
     if not path.is_file():
-        images, labels = streets.draw_split(split, count, height, width, config.imbalance)
+        images, labels = streets.draw_split(split, count, height, width, config.imbalance, config.rare_classes)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as unfinished:

@@ -8,6 +8,7 @@ from math import sqrt
 import numpy as np
 
 from . import streets_backdrop as backdrop
+from . import streets_easy as easy
 from . import streets_objects as objects
 from .streets_drawing import (
     BICYCLE,
@@ -105,14 +106,20 @@ def _target_share(class_id: int, imbalance: float, decades: float) -> float:
     return share * (0.75 if class_id == CAR else 1.0)
 
 
+def _visible(rare_classes: str) -> dict[int, tuple[float, ...]]:
+    return easy.VISIBLE if rare_classes == "easy" else VISIBLE
+
+
 # ---------------------------------------------------------------- what stands in it
 
-def _count(rng, class_id: int, seed: int, expected: float) -> int:
-    """Objects of a class in this scene, `expected` on average.
+def _count(rng, class_id: int, seed: int, imbalance: float, rare_classes: str) -> int:
+    """Objects of a class in this scene, on average as many as its target share asks for.
 
     A rare class comes in an evenly spread share of the seeds (multiples of an irrational number, modulo 1),
     so that any 100 scenes in a row hold it and the imbalance hardly varies from one sample to the next.
     """
+    decades, visible = _decades(imbalance), _visible(rare_classes)
+    expected = _target_share(class_id, imbalance, decades) / _at(visible[class_id], decades)
     spread = seed * SPREAD[class_id] % 1.0
     swing = 2.0 * rng.random_sample() if expected > 1.0 else 1.0
     return int(expected * swing + spread)
@@ -133,14 +140,15 @@ def _spot(rng, view: backdrop.View, class_id: int, on_road: float = 0.0) -> floa
     return kerb + (wall - kerb) * between(rng, 0.2, 0.9)
 
 
-def _things(rng, view: backdrop.View, seed: int, imbalance: float) -> list[tuple]:
-    """(scale, across, draw function) of everything that stands in the street."""
+def _things(rng, view: backdrop.View, seed: int, imbalance: float, rare_classes: str) -> list[tuple]:
+    """(scale, across, draw function) of everything that stands in the street, but for easy classes."""
     decades, things = _decades(imbalance), []
     on_road = _at(ON_ROAD, decades)
     for class_id, draw in DRAW.items():
-        expected = _target_share(class_id, imbalance, decades) / _at(VISIBLE[class_id], decades)
+        if rare_classes == "easy" and class_id in easy.SIDE:
+            continue
         nearest = _at(NEAREST[class_id], decades)
-        for _ in range(_count(rng, class_id, seed, expected)):
+        for _ in range(_count(rng, class_id, seed, imbalance, rare_classes)):
             for _attempt in range(8):  # keep what would stand outside the image out of the list
                 farthest = max(2.6 / nearest, _at(FAR, decades) if class_id in (CAR, PERSON) else 0.0)
                 scale = 1.0 / between(rng, 1.0 / nearest, farthest)
@@ -176,7 +184,7 @@ def _weather(rng, split: str):
 
 # ---------------------------------------------------------------- public functions
 
-def _check(split, height, width, imbalance) -> None:
+def _check(split, height, width, imbalance, rare_classes) -> None:
     if split not in tuple(FIRST_SEED):
         raise ValueError(f"split: found {split!r}, expected one of 'train', 'val', 'test'")
     for name, value in (("height", height), ("width", width)):
@@ -185,27 +193,32 @@ def _check(split, height, width, imbalance) -> None:
     number = isinstance(imbalance, (int, float, np.integer, np.floating))
     if not number or not 10 <= imbalance <= 10000:
         raise ValueError(f"imbalance: found {imbalance!r}, expected a number from 10 to 10000")
+    if rare_classes not in ("hard", "easy"):
+        raise ValueError(f"rare_classes: found {rare_classes!r}, expected 'hard' or 'easy'")
 
 
 def draw_scene(seed: int, split: str = "train", height: int = 96, width: int = 128,
-               imbalance: float = 1000.0) -> tuple[np.ndarray, np.ndarray]:
+               imbalance: float = 1000.0, rare_classes: str = "hard") -> tuple[np.ndarray, np.ndarray]:
     """Draw one street scene with its label; the same arguments give the same arrays on every machine.
 
     seed: whole number from 0 to 2**32 - 1; the street, its objects and its weather follow from it.
     split: "train", "val" or "test"; sets only how likely fog, rain and dusk are.
     height, width: pixels, at least 32. The shares are calibrated at 96x128.
     imbalance: pixels of the most frequent over pixels of the rarest class in train, 10..10000.
+    rare_classes: "hard" or "easy"; with "easy", at the same shares, the three rarest classes are large, near and of
+        a colour of their own, and vegetation looks much like building.
 
     Returns (image, label): uint8 (height, width, 3) RGB, 0..255, and uint8 (height, width) with class ids
     0..10 in the order of CLASSES, or 255 for void.
     Raises ValueError if an argument is outside its range.
     """
-    _check(split, height, width, imbalance)
+    _check(split, height, width, imbalance, rare_classes)
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: found {seed!r}, expected a whole number from 0 to 2**32 - 1")
     rng = np.random.RandomState(seed)
     image, label = np.empty((3, height, width), np.float32), np.full((height, width), SKY, np.uint8)
-    canvas = Canvas(image, label, _weather(rng, split))
+    look = easy.LOOK_ALIKE if rare_classes == "easy" else objects.LOOK
+    canvas = Canvas(image, label, _weather(rng, split), look)
     view = backdrop.make_view(rng, height, width)
     backdrop.sky(canvas, rng, view)
     backdrop.skyline(canvas, rng, view)
@@ -213,43 +226,54 @@ def draw_scene(seed: int, split: str = "train", height: int = 96, width: int = 1
     for side in (0, 1):
         backdrop.walls(canvas, rng, view, side)
     _wall_signs(canvas, rng, view)
-    for scale, across, draw in _things(rng, view, int(seed), float(imbalance)):
+    seed, imbalance = int(seed), float(imbalance)
+    for scale, across, draw in _things(rng, view, seed, imbalance, rare_classes):
         canvas.set_distance(scale)
         draw(canvas, rng, view, *view.place(across, scale))
+    if rare_classes == "easy":
+        for class_id, side in easy.SIDE.items():
+            for _ in range(_count(rng, class_id, seed, imbalance, rare_classes)):
+                easy.draw(canvas, rng, view, class_id, _at(side, _decades(imbalance)))
     return finish(canvas, rng)
 
 
 def draw_split(split: str, count: int, height: int = 96, width: int = 128,
-               imbalance: float = 1000.0) -> tuple[np.ndarray, np.ndarray]:
+               imbalance: float = 1000.0, rare_classes: str = "hard") -> tuple[np.ndarray, np.ndarray]:
     """Draw the first `count` scenes of a split; no two splits share a seed.
 
     Returns (images, labels): uint8 (count, height, width, 3) RGB, and uint8 (count, height, width) with class
     ids 0..10 or 255 for void. The other arguments are those of `draw_scene`.
     Raises ValueError if an argument is outside its range (count: 1..1000000).
     """
-    _check(split, height, width, imbalance)
+    _check(split, height, width, imbalance, rare_classes)
     if not isinstance(count, (int, np.integer)) or not 1 <= count <= SEEDS_PER_SPLIT:
         raise ValueError(f"count: found {count!r}, expected a whole number from 1 to {SEEDS_PER_SPLIT}")
     images = np.empty((count, height, width, 3), np.uint8)
     labels = np.empty((count, height, width), np.uint8)
     for index in range(count):
-        images[index], labels[index] = draw_scene(FIRST_SEED[split] + index, split, height, width, imbalance)
+        images[index], labels[index] = draw_scene(FIRST_SEED[split] + index, split, height, width, imbalance,
+                                                  rare_classes)
     return images, labels
 
 
-def _calibrate(count: int = 1000, rounds: int = 4) -> None:
-    """Measure and print HEAD and VISIBLE anew; needed after any change to what is drawn (some minutes)."""
-    head, visible = list(HEAD), {class_id: list(row) for class_id, row in VISIBLE.items()}
+def _calibrate(rare_classes: str = "hard", count: int = 1000, rounds: int = 4) -> None:
+    """Measure and print HEAD and VISIBLE anew; needed after any change to what is drawn (some minutes).
+
+    "hard" comes first: its HEAD is that of both, so that their shares are the same.
+    """
+    table = _visible(rare_classes)
+    head, visible = list(HEAD), {class_id: list(row) for class_id, row in table.items()}
     for _ in range(rounds):
         for step, imbalance in enumerate(ANCHORS):
-            _, labels = draw_split("train", count, imbalance=imbalance)
+            _, labels = draw_split("train", count, imbalance=imbalance, rare_classes=rare_classes)
             share = np.bincount(labels.ravel(), minlength=256) / labels.size
-            for class_id in VISIBLE:
+            for class_id in table:
                 target = _target_share(class_id, imbalance, float(step))
                 visible[class_id][step] *= float(share[class_id]) / target
-            head[step] = float(share[:11].max())
+            if rare_classes == "hard":
+                head[step] = float(share[:11].max())
         globals()["HEAD"] = tuple(head)
-        VISIBLE.update({class_id: tuple(row) for class_id, row in visible.items()})
+        table.update({class_id: tuple(row) for class_id, row in visible.items()})
     print([round(value, 4) for value in HEAD])
-    for class_id, row in VISIBLE.items():
+    for class_id, row in table.items():
         print(CLASSES[class_id], [float(f"{value:.3g}") for value in row])

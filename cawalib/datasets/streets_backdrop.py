@@ -23,7 +23,6 @@ from .streets_drawing import (
     trapezoid,
     window,
 )
-from .streets_objects import LEAVES
 
 FARTHEST = 0.055  # relative size where the street ends in the skyline
 HOUSES = 26  # per side; enough for 150 m
@@ -95,8 +94,8 @@ def skyline(canvas, rng, view: View) -> None:
             plaster = (tone, tone * 0.93, tone * 0.86)
             rectangle(canvas, x, view.horizon - tall, x + wide, foot, plaster, BUILDING)
         else:
-            rectangle(canvas, x, view.horizon, x + wide, foot, (60, 84, 50), VEGETATION)
-            foliage(canvas, rng, x + wide / 2, view.horizon, 0.8 * wide, 0.8 * tall, (64, 92, 54))
+            rectangle(canvas, x, view.horizon, x + wide, foot, canvas.look.far_leaves[0], VEGETATION)
+            foliage(canvas, rng, x + wide / 2, view.horizon, 0.8 * wide, 0.8 * tall, canvas.look.far_leaves[1])
         x += wide
 
 
@@ -201,7 +200,8 @@ def _facade(canvas, rng, view: View, side: int, row: Row, up, clump) -> np.ndarr
     joint = np.nonzero(row.house[1:] != row.house[:-1])[0]
     colour[:, :, joint] *= np.float32(0.55)  # dark upright lines between houses: look-alikes of poles
     np.copyto(colour, colours(FASCIAS, lit), where=shop & (level > 0.78) & (floor == 0))
-    np.copyto(colour, planes(choose(rng, LEAVES)) * (1 + np.float32(0.5) * clump), where=row.park)
+    spots = 1 + np.float32(0.5 * canvas.look.clumps) * clump
+    np.copyto(colour, planes(choose(rng, canvas.look.leaves)) * spots, where=row.park)
     return colour
 
 

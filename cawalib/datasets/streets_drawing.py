@@ -14,9 +14,6 @@ import numpy as np
 SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, CAR, PERSON, BICYCLE, POLE, TRAFFIC_SIGN, TRAFFIC_LIGHT = range(11)
 VOID = 255
 
-# How strongly the fine texture shows on each class: leaves are rough, sky and car paint are smooth.
-ROUGHNESS = np.array([0.04, 0.13, 0.17, 0.17, 0.45, 0.06, 0.2, 0.1, 0.1, 0.05, 0.05], np.float32)
-
 
 @dataclass(frozen=True)
 class Weather:
@@ -47,6 +44,16 @@ WEATHERS = {
 }
 
 
+@dataclass(frozen=True)
+class Look:
+    """What tells vegetation from building; colours are 0..255."""
+
+    leaves: tuple[tuple[int, int, int], ...]
+    far_leaves: tuple[tuple[int, int, int], ...]  # hedge and crown in the skyline
+    clumps: float  # 0..1, light and dark spots within leaves
+    roughness: tuple[float, ...]  # how strongly the fine texture shows on each class
+
+
 @dataclass
 class Canvas:
     """One scene while it is drawn: image float32 (3, H, W), label uint8 (H, W), and the veil of air.
@@ -57,6 +64,7 @@ class Canvas:
     image: np.ndarray
     label: np.ndarray
     weather: Weather
+    look: Look
     veil: float = 0.0  # 0..1, how far the object now drawn fades into the haze
 
     def set_distance(self, scale: float) -> None:
@@ -245,7 +253,8 @@ def foliage(canvas, rng, centre_x, centre_y, radius_x, radius_y, colour) -> None
     tiles = noise_tiles(*canvas.label.shape)
     clump, leaf = (window(tiles[name], rng, y1 - y0, x1 - x0) for name in ("clump", "leaf"))
     mask = across * across + down * down + 0.7 * clump + 0.25 * leaf <= 0.85
-    tone = (1.0 - 0.28 * down - 0.12 * across + 0.5 * clump + 0.35 * leaf).astype(np.float32)
+    spots = canvas.look.clumps
+    tone = (1.0 - 0.28 * down - 0.12 * across + 0.5 * spots * clump + 0.35 * spots * leaf).astype(np.float32)
     np.copyto(canvas.image[:, y0:y1, x0:x1], tone * canvas.faded(colour), where=mask)
     canvas.label[y0:y1, x0:x1][mask] = VEGETATION
 
@@ -257,7 +266,7 @@ def finish(canvas: Canvas, rng: np.random.RandomState) -> tuple[np.ndarray, np.n
     image, label, weather = canvas.image, canvas.label, canvas.weather
     height, width = label.shape
     tiles = noise_tiles(height, width)
-    rough = np.append(ROUGHNESS, np.zeros(245, np.float32))[label]
+    rough = np.array(canvas.look.roughness + (0.0,) * 245, np.float32)[label]
     texture = window(tiles["leaf"], rng, height, width) + 0.6 * window(tiles["grain"], rng, height, width)
     light = 1.0 + rough * texture * np.float32(0.75)
     light += np.float32(0.12) * window(tiles["patch"], rng, height, width)

@@ -16,6 +16,7 @@ from .streets_drawing import (
     TRAFFIC_SIGN,
     VEGETATION,
     VOID,
+    Look,
     between,
     choose,
     ellipse,
@@ -38,6 +39,9 @@ TROUSERS = ((34, 38, 54), (60, 66, 84), (96, 84, 66), (28, 28, 30))
 HAIRS = ((40, 28, 22), (96, 66, 34), (24, 22, 22), (150, 144, 138))
 FRAMES = ((20, 180, 190), (214, 36, 44), (40, 150, 60), (30, 32, 38), (232, 130, 30), (240, 240, 240))
 LEAVES = ((66, 108, 46), (52, 92, 44), (88, 122, 48), (104, 118, 44), (60, 100, 70), (150, 118, 44))
+# Leaves are green and rough, sky and car paint are smooth.
+LOOK = Look(LEAVES, ((60, 84, 50), (64, 92, 54)), 1.0,
+            (0.04, 0.13, 0.17, 0.17, 0.45, 0.06, 0.2, 0.1, 0.1, 0.05, 0.05))
 SIGN_RED, SIGN_BLUE, SIGN_YELLOW, SIGN_WHITE = (214, 22, 32), (24, 74, 190), (246, 200, 20), (246, 246, 246)
 
 
@@ -225,7 +229,7 @@ def tree(canvas, rng, view, x, y, metre) -> None:
     half = max(between(rng, 0.1, 0.2) * metre, 0.5)
     tone = between(rng, 60, 110)
     rectangle(canvas, x - half, y - 0.7 * tall * metre, x + half, y, (tone, tone * 0.84, tone * 0.68), VEGETATION)
-    leaves = choose(rng, LEAVES)
+    leaves = choose(rng, canvas.look.leaves)
     wide, aside = spread * metre, between(rng, -0.8, 0.8) * metre
     foliage(canvas, rng, x, y - (tall - 0.8) * metre, wide, 0.9 * wide, leaves)
     foliage(canvas, rng, x + aside, y - (tall - 2.2) * metre, 0.9 * wide, 0.7 * wide, leaves)
@@ -233,7 +237,7 @@ def tree(canvas, rng, view, x, y, metre) -> None:
 
 def bush(canvas, rng, view, x, y, metre) -> None:
     wide, tall = between(rng, 0.6, 1.3), between(rng, 0.5, 0.9)
-    foliage(canvas, rng, x, y - tall * 0.7 * metre, wide * metre, tall * metre, choose(rng, LEAVES))
+    foliage(canvas, rng, x, y - tall * 0.7 * metre, wide * metre, tall * metre, choose(rng, canvas.look.leaves))
 
 
 def bin_or_bollard(canvas, rng, view, x, y, metre) -> None:

@@ -17,10 +17,11 @@ from cawalib.method import POINTS, fit_decision, static_weight
 from cawalib.training.metrics import confusion_matrix
 
 # of a network with weights of its own, as trained at 0; and of one without, moved by the inverse square root
-OWN_ALPHAS = tuple(quarter / 4 for quarter in range(-2, 7))  # -0.5 to 1.5
-BORROWED_ALPHAS = tuple(quarter / 4 for quarter in range(-4, 5))  # -1 to 1
+OWN_ALPHAS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+BORROWED_ALPHAS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.5, 1.0)
 CLASSES_AT_ONCE = 16
 CALIBRATION_BINS = 15
+CALIBRATION_STRIDE = 2  # probabilities take longer than all decisions: every second row and column will do
 
 
 @dataclass
@@ -108,9 +109,11 @@ class Tally:
         chosen, best = decide(logits, truth.shape, self.offsets)
         for kind, classes in enumerate(chosen):
             self.confusions[kind] += confusion_matrix(classes, truth, self.num_classes)
+        grid = (slice(None, None, CALIBRATION_STRIDE),) * 2
         for alpha, kind in self.ends.items():
-            confidence = confidence_of(logits, self.offsets[kind], best[kind])
-            self.bins[alpha] += _binned(confidence, chosen[kind] == truth, truth < self.num_classes)
+            confidence = confidence_of(logits, truth.shape, self.offsets[kind], best[kind], grid)
+            right, valid = (chosen[kind] == truth)[grid], (truth < self.num_classes)[grid]
+            self.bins[alpha] += _binned(confidence, right, valid)
         if self.line is not None and self.line.ranked:
             self.confusions[-1] += confusion_matrix(_ranked(logits, truth.shape, self.line), truth, self.num_classes)
 
@@ -142,15 +145,16 @@ def decide(logits: torch.Tensor, size: tuple[int, int], offsets: torch.Tensor) -
     Returns:
         Classes (K, H, W) uint8, and the largest logit itself, with its offset (K, H, W) float32.
     """
-    shape = (len(offsets), *size)
-    best = torch.full(shape, -torch.inf, device=logits.device)
-    chosen = torch.zeros(shape, dtype=torch.uint8, device=logits.device)
+    best = torch.empty(len(offsets), *size, device=logits.device)
+    chosen = torch.empty(len(offsets), *size, dtype=torch.uint8, device=logits.device)
     for start, part in _in_parts(logits, size):
         for k, offset in enumerate(offsets[:, start:start + CLASSES_AT_ONCE]):
             values, indices = (part + offset[:, None, None]).max(dim=0)  # on a CPU several times as fast as argmax
-            better = values > best[k]
-            best[k] = torch.where(better, values, best[k])
-            chosen[k] = torch.where(better, (indices + start).byte(), chosen[k])
+            if start:
+                better = values > best[k]
+                values = torch.where(better, values, best[k])
+                indices = torch.where(better, indices + start, chosen[k])
+            best[k], chosen[k] = values, indices
     return chosen, best
 
 
@@ -163,13 +167,12 @@ def _in_parts(logits, size):
         yield start, part
 
 
-def confidence_of(logits: torch.Tensor, offset: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
-    """Probability (H, W) of the chosen class, whose logit with its offset (C,) is `best` (H, W)."""
-    total = torch.full_like(best, -torch.inf)
-    for start, part in _in_parts(logits, best.shape):
-        moved = part + offset[start:start + len(part), None, None]
-        total = torch.logaddexp(total, moved.logsumexp(dim=0))
-    return (best - total).exp()
+def confidence_of(logits: torch.Tensor, size: tuple[int, int], offset: torch.Tensor, best: torch.Tensor,
+                  grid: tuple[slice, slice]) -> torch.Tensor:
+    """Probability of the chosen class, whose logit with its offset (C,) is `best` (H, W), on a grid of pixels."""
+    parts = [(part[:, *grid] + offset[start:start + len(part), None, None]).logsumexp(dim=0)
+             for start, part in _in_parts(logits, size)]
+    return (best[grid] - torch.stack(parts).logsumexp(dim=0)).exp()
 
 
 def _binned(confidence, right, valid):
