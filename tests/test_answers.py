@@ -5,7 +5,7 @@ import pytest
 from synthetic_runs import make_run
 from test_report import edit
 
-from cawalib.results import ComparisonError, answers, figures, runs_beside
+from cawalib.results import ComparisonError, answers, curve, figures, runs_beside
 from cawalib.runs import load_run
 
 # road, building, sky, vegetation, pavement; thirds by pixels: head road and building, body sky and vegetation, tail
@@ -126,3 +126,13 @@ def test_the_imbalance_dial(tmp_path):
         figures.imbalance_dial([], "test")
     assert answers.dial(runs, "CAWA", "cross entropy", "test", "mIoU").startswith(
         "Mean IoU of CAWA minus cross entropy on test: at 10 +20.0 [")
+
+
+def test_decisions_of_one_network(tmp_path):
+    run = make_run(tmp_path, "CAWA", method="cawa")
+    told = answers.decisions(run, "val")
+    table = curve(run, "val")
+    first, last = 100 * table.loc[0.5, "mIoU"], 100 * (table.loc[1.0, "pixel accuracy"])
+    assert f"balanced: mean IoU {first:.1f}, tail" in told and f"pixel accuracy {last:.1f}. From rare to accurate" in told
+    plain = answers.decisions(make_run(tmp_path, "cross entropy", method="none"), "val")
+    assert plain.startswith("On val, in percent: as trained: mean IoU 50.0, tail") and "From" not in plain

@@ -6,7 +6,9 @@ from scipy import stats
 from synthetic_runs import make_run
 
 from cawalib.results import METRICS, ComparisonError, compare, compare_classes, per_class, tidy
-from cawalib.results.comparison import check, interval, metric_named
+from cawalib.results.comparison import check, interval
+from cawalib.results.measures import metric_named
+from cawalib.runs import RunConfig, versions
 
 BASE = [(0.9, 0.7, 0.5, 0.3, 0.1), (0.9, 0.7, 0.5, 0.4, 0.1), (0.9, 0.7, 0.5, 0.2, 0.2)]
 
@@ -120,15 +122,15 @@ def test_metric_names():
     (lambda root, runs: runs, "baseline 'crossentropy': no run has this label; did you mean 'cross entropy'"),
     (lambda root, runs: [], "no runs"),
     (lambda root, runs: runs + [make_run(root, "x", dataset="camvid")], "mixed dataset: streets in 'cross entropy'"),
-    (lambda root, runs: runs + [make_run(root, "x", epochs=9, recorded={"every run": 2})],
-     "mixed behaviour: version 1 of 'every run' in .*, but 2 in 'x', seed 0"),
+    (lambda root, runs: runs + [make_run(root, "x", epochs=9, recorded={"every run": 99})],
+     "mixed behaviour: version [0-9]+ of 'every run' in .*, but 99 in 'x', seed 0"),
     (lambda root, runs: runs + [make_run(root, "x", epochs=9, recorded={})],
      "mixed behaviour: recorded in .*, but not recorded .commit unknown. in 'x', seed 0"),
     # one run is older than the case, the other of its second version
-    (lambda root, runs: [*runs, make_run(root, "x", 0, score_stride=4, recorded={"every run": 1, "method cawa": 1}),
+    (lambda root, runs: [*runs, make_run(root, "x", 0, score_stride=4, recorded=versions(RunConfig())),
                          make_run(root, "x", 1, score_stride=4,
-                                  recorded={"every run": 1, "method cawa": 1, "score_stride": 2})],
-     "mixed behaviour: version 1 of 'score_stride' in 'x', seed 0, but 2 in 'x', seed 1"),
+                                  recorded=versions(RunConfig()) | {"score_stride": 99})],
+     "mixed behaviour: version 1 of 'score_stride' in 'x', seed 0, but 99 in 'x', seed 1"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 2, epochs=9)], "'CAWA': seed 2 is there 2 times"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 3, epochs=9)], "'CAWA': seeds 0 and 3 differ in 'epochs'"),
     (lambda root, runs: runs + [make_run(root, "x", epochs=9)], "'x': lacks seed 1, 2, which baseline"),

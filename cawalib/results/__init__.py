@@ -1,7 +1,9 @@
 """Results: runs compared, and the tables, figures and pages made from them. Nothing here trains."""
 
 from cawalib.results import answers, figures
-from cawalib.results.comparison import METRICS, ComparisonError, compare, compare_classes, per_class, tidy
+from cawalib.results.comparison import compare, compare_classes
+from cawalib.results.decisions import at_accuracy, calibration_error, curve, decided, height
+from cawalib.results.measures import METRICS, ComparisonError, per_class, tidy
 from cawalib.results.report import ReportConfig, runs_beside
 from cawalib.results.tables import (
     displayed,
@@ -17,8 +19,8 @@ from cawalib.results.tables import (
 )
 
 __all__ = [
-    "METRICS", "ComparisonError", "ReportConfig", "answers", "compare", "compare_classes", "displayed", "figures",
-    "final_weights", "main_table", "overview_table", "per_class", "per_class_table", "runs_beside", "settings_table",
-    "summary_table",
-    "tidy", "verdict_table", "weights_over_thirds", "write_table",
+    "METRICS", "ComparisonError", "ReportConfig", "answers", "at_accuracy", "calibration_error", "compare",
+    "compare_classes", "curve", "decided", "displayed", "figures", "final_weights", "height", "main_table",
+    "overview_table", "per_class", "per_class_table", "runs_beside", "settings_table", "summary_table", "tidy",
+    "verdict_table", "weights_over_thirds", "write_table",
 ]

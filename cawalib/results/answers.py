@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cawalib.results.comparison import compare, compare_classes, name_of
+from cawalib.method import POINTS
+from cawalib.results.comparison import compare, compare_classes
+from cawalib.results.decisions import decided
+from cawalib.results.measures import name_of, tidy
 from cawalib.results.side_by_side import SideBySide
 from cawalib.results.tables import OVERVIEW, difference_text, last_weights
 from cawalib.runs import Run
@@ -132,6 +135,19 @@ def convergence(runs: list[Run]) -> str:
     means = pd.Series({label: np.mean(values) for label, values in changes.items()}).dropna()
     return (f"From three quarters of training to its end, validation mIoU moves by {100 * means.min():+.1f} to "
             f"{100 * means.max():+.1f} points (means over seeds; most: {means.abs().idxmax()}).").replace("-", "−")
+
+
+def decisions(run: Run, split: str) -> str:
+    """What one network gives at the named points of its curve of decisions."""
+    points = POINTS if run.metrics["line"]["own"] else ["as trained"]
+    table = {point: tidy([decided(run, point) if point in POINTS else run]) for point in points}
+    found = {point: rows[rows["split"] == split].set_index("metric")["value"] for point, rows in table.items()}
+    parts = [f"{point}: " + ", ".join(f"{SHORT[metric]} {100 * values[metric]:.1f}" for metric in OVERVIEW)
+             for point, values in found.items()]
+    first, last = list(found.values())[0], list(found.values())[-1]
+    change = ", ".join(f"{SHORT[metric]} {100 * (last[metric] - first[metric]):+.1f}" for metric in OVERVIEW)
+    moved = f" From {parts[0].split(':')[0]} to {parts[-1].split(':')[0]}: {change}." if len(parts) > 1 else ""
+    return f"On {split}, in percent: {'; '.join(parts)}.{moved}".replace("-", "−")
 
 
 def tail_pixels(shown: dict[str, Run]) -> str:

@@ -8,81 +8,16 @@ comparison each, not corrected for the number of comparisons in a table. Larger 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from cawalib.results.decisions import decided
+from cawalib.results.measures import METRICS, ComparisonError, metric_named, name_of, per_class, suggestion, tidy
 from cawalib.runs import PLACE_FIELDS, Run, versions
 
-GROUPS = ("head", "body", "tail")
-FREQUENCIES = ("pixels", "images")
-METRICS = (
-    "mIoU", "mean accuracy", "pixel accuracy",
-    *(f"{group} mIoU ({by})" for by in FREQUENCIES for group in GROUPS),
-    "worst class IoU",
-)
 LEVEL = 0.95
-
-
-class ComparisonError(ValueError):
-    """These runs cannot be compared. The message is one line and names the label, the seed or the setting."""
-
-
-# ---------------------------------------------------------------- runs to tidy tables
-
-def name_of(run: Run) -> str:
-    """The name a run is compared under: its label in the study, else its method."""
-    return run.label or run.config.method
-
-
-def tidy(runs: list[Run]) -> pd.DataFrame:
-    """One row per run, split and metric.
-
-    Returns:
-        Columns label, group, method, dataset, seed, split, metric (one of METRICS), value in [0,1]; NaN where
-        a group has no class with a union.
-    """
-    rows = []
-    for run in runs:
-        head = {"label": name_of(run), "group": run.group, "method": run.config.method,
-                "dataset": run.metrics["dataset"], "seed": run.config.seed}
-        for split, measured in run.metrics["splits"].items():
-            rows += [head | {"split": split, "metric": metric, "value": value}
-                     for metric, value in zip(METRICS, _values(measured), strict=True)]
-    columns = ["label", "group", "method", "dataset", "seed", "split", "metric", "value"]
-    return pd.DataFrame(rows, columns=columns).astype({"value": float})
-
-
-def _values(measured):
-    """A split's numbers in the order of METRICS."""
-    iou = np.array(measured["iou"], float)  # null becomes NaN
-    worst = np.nanmin(iou) if np.isfinite(iou).any() else np.nan
-    grouped = [measured["group_miou"][by].get(group) for by in FREQUENCIES for group in GROUPS]
-    return [measured["miou"], measured["mean_accuracy"], measured["pixel_accuracy"], *grouped, worst]
-
-
-def per_class(runs: list[Run]) -> pd.DataFrame:
-    """One row per run, split and class.
-
-    Returns:
-        Columns label, group, seed, split, class, iou, precision, recall in [0,1] (NaN: nothing to divide by),
-        train_pixels, train_images; classes in the dataset's order.
-    """
-    tables = []
-    for run in runs:
-        for split, measured in run.metrics["splits"].items():
-            tables.append(pd.DataFrame({
-                "label": name_of(run), "group": run.group, "seed": run.config.seed, "split": split,
-                "class": run.metrics["classes"],
-                "iou": np.array(measured["iou"], float),
-                "precision": np.array(measured["precision"], float),
-                "recall": np.array(measured["recall"], float),
-                "train_pixels": run.metrics["train_pixels"], "train_images": run.metrics["train_images"],
-            }))
-    columns = ["label", "group", "seed", "split", "class", "iou", "precision", "recall", "train_pixels", "train_images"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
 # ---------------------------------------------------------------- statistics
@@ -104,13 +39,14 @@ def interval(values, level: float = LEVEL) -> tuple[float, float]:
 
 
 def compare(runs: list[Run], baseline: str, split: str = "test", metrics=None,
-            shared_seeds: bool = False) -> pd.DataFrame:
+            shared_seeds: bool = False, point: str = "rare") -> pd.DataFrame:
     """Every label against the baseline label, paired by seed.
 
     Args:
         metrics: names from METRICS (upper case and underscores do not matter); None: all of them.
         shared_seeds: a label may have fewer seeds than the baseline, and is paired on those it has; without it every
             label must have all of the baseline's, so that no seed is left out unseen.
+        point: the decision to judge every run by, see `decisions.decided`; "rare" is as trained.
 
     Returns:
         One row per label and metric: label, metric, seeds, mean, deviation (ddof 1), pairs (seeds in the
@@ -122,7 +58,7 @@ def compare(runs: list[Run], baseline: str, split: str = "test", metrics=None,
         ComparisonError: the runs do not fit together (see `check`), or an unknown metric.
     """
     check(runs, baseline, split, shared_seeds)
-    table = tidy(runs)
+    table = tidy([decided(run, point) for run in runs])
     chosen = METRICS if metrics is None else [metric_named(metric) for metric in metrics]
     return _compared(table[table["split"] == split], baseline, "metric", chosen)
 
@@ -160,20 +96,6 @@ def _verdict(difference, half):
     return "better" if difference > 0 else "worse"
 
 
-def metric_named(name: str) -> str:
-    """The entry of METRICS meant by a name, such as "mIoU" by "miou".
-
-    Raises:
-        ComparisonError: no such metric; the nearest one is suggested.
-    """
-    known = {metric.lower(): metric for metric in METRICS}
-    wanted = name.lower().replace("_", " ")
-    if wanted not in known:
-        raise ComparisonError(f"metric {name!r}: unknown; {_suggestion(name, METRICS)}"
-                              f"expected one of {', '.join(METRICS)}")
-    return known[wanted]
-
-
 # ---------------------------------------------------------------- what may be compared
 
 def check(runs: list[Run], baseline: str | None = None, split: str | None = None, shared_seeds: bool = False) -> None:
@@ -188,7 +110,7 @@ def check(runs: list[Run], baseline: str | None = None, split: str | None = None
         raise ComparisonError("no runs to compare")
     labels = list(dict.fromkeys(name_of(run) for run in runs))
     if baseline is not None and baseline not in labels:
-        raise ComparisonError(f"baseline {baseline!r}: no run has this label; {_suggestion(baseline, labels)}"
+        raise ComparisonError(f"baseline {baseline!r}: no run has this label; {suggestion(baseline, labels)}"
                               f"there are {', '.join(labels)}")
     _same(runs, "dataset", lambda run: run.metrics["dataset"])
     _same(runs, "data digest", lambda run: run.environment.get("data_digest", "")[:8])
@@ -253,8 +175,3 @@ def _check_seeds(runs, labels, baseline, shared):
         if missing and not (shared and seeds[label] & seeds[baseline]):
             raise ComparisonError(f"'{label}': lacks seed {', '.join(map(str, missing))}, "
                                   f"which baseline '{baseline}' has")
-
-
-def _suggestion(name, known):
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean '{close[0]}'? " if close else ""

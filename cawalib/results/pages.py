@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from cawalib.files import atomic
-from cawalib.results.comparison import ComparisonError
+from cawalib.results.measures import ComparisonError
 from cawalib.results.side_by_side import SideBySide, side_by_side
 from cawalib.results.tables import difference_text
 from cawalib.runs import ARCHIVE, RunError, load_runs, load_study

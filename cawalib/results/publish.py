@@ -18,8 +18,8 @@ import pandas as pd
 
 from cawalib.files import atomic, write_table
 from cawalib.results import tables
-from cawalib.results.comparison import tidy
 from cawalib.results.figures.style import save
+from cawalib.results.measures import tidy
 from cawalib.results.side_by_side import side_by_side
 from cawalib.runs import (
     ARCHIVE,

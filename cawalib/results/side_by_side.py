@@ -9,8 +9,9 @@ from functools import cache
 
 import pandas as pd
 
-from cawalib.results.comparison import compare, metric_named, name_of
+from cawalib.results.comparison import compare
 from cawalib.results.figures.differences import across_groups
+from cawalib.results.measures import metric_named, name_of
 from cawalib.results.tables import NOTHING, OVERVIEW, difference_text, mean_text, summary_table, verdict_table
 from cawalib.runs import Run, Study
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cawalib.results.comparison import ComparisonError, check, name_of
+from cawalib.results.comparison import check
 from cawalib.results.figures.style import (
     DISTINCT,
     INK,
@@ -22,6 +22,7 @@ from cawalib.results.figures.style import (
     run_colours,
     seed_count,
 )
+from cawalib.results.measures import ComparisonError, name_of
 from cawalib.runs import Run
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from cawalib.results.comparison import compare, metric_named, tidy
+from cawalib.results.comparison import compare
 from cawalib.results.figures.style import COLUMN, INK, PAGE, PRINT, half_widths, in_print_style, seed_count
+from cawalib.results.measures import metric_named, tidy
 from cawalib.runs import Run
 
 # a baseline each: read apart without colour too

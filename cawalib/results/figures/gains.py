@@ -8,16 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from cawalib.results.comparison import (
-    GROUPS,
-    ComparisonError,
-    check,
-    compare_classes,
-    interval,
-    metric_named,
-    name_of,
-    tidy,
-)
+from cawalib.results.comparison import check, compare_classes, interval
 from cawalib.results.figures.style import (
     COLUMN,
     DISTINCT,
@@ -34,6 +25,7 @@ from cawalib.results.figures.style import (
     run_colours,
     seed_count,
 )
+from cawalib.results.measures import GROUPS, ComparisonError, metric_named, name_of, tidy
 from cawalib.runs import Run
 
 

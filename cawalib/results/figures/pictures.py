@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from cawalib.results.comparison import ComparisonError
 from cawalib.results.figures.style import INK, PAGE, in_print_style, run_colours
+from cawalib.results.measures import ComparisonError
 from cawalib.runs import Run
 
 VOID = 255  # label of pixels that count for nothing

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.optimize import isotonic_regression
 
 from cawalib.files import atomic
-from cawalib.results.comparison import name_of
+from cawalib.results.measures import name_of
 from cawalib.runs import Run, RunConfig
 from cawalib.settings import CAWA_FIELDS
 
