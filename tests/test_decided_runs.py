@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from synthetic_runs import make_run, make_study
 
-from cawalib.results import ComparisonError, at_accuracy, compare, curve, decided, height
+from cawalib.results import ComparisonError, answers, at_accuracy, compare, curve, decided, height
+from cawalib.results.decisions import at_its_accuracy
 from cawalib.results.figures import decision_curves
 
 
@@ -88,3 +89,15 @@ def test_figure_of_curves(tmp_path):
         assert set(np.round(accuracy[[1, 3, 5]], 6)) <= set(np.round(marked, 6))  # alpha 0, 1/2 and 1
         assert len(marked) == 3 + 3 + 1
         assert "test" in axes.get_xlabel() and "(%)" in axes.get_ylabel()
+
+
+def test_at_the_baselines_accuracy_seed_by_seed(tmp_path):
+    runs = make_study(tmp_path, labels=("cross entropy", "CAWA"), seeds=(0, 2))
+    runs = [run for run in runs if (run.label, run.config.seed) != ("CAWA", 2)]
+    table = at_its_accuracy(runs, "CAWA", "cross entropy", "test", "mIoU")
+    plain, ours = (curve(run, "test") for run in runs if run.config.seed == 0)
+    expected = at_accuracy(ours, plain.at[0.0, "pixel accuracy"], "mIoU")
+    assert table.index.tolist() == [0] and table.at[0, "baseline"] == plain.at[0.0, "mIoU"]
+    assert (table.at[0, "value"], table.at[0, "reached"]) == expected
+    told = answers.at_equal_accuracy(runs, "cross entropy", "test")
+    assert f"CAWA mean IoU {100 * (expected[0] - plain.at[0.0, 'mIoU']):+.1f}, tail".replace("-", "−") in told

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 
 from cawalib.method import POINTS
-from cawalib.results.comparison import compare, compare_classes
-from cawalib.results.decisions import decided
+from cawalib.results.comparison import compare, compare_classes, interval
+from cawalib.results.decisions import ON_CURVES, at_its_accuracy, decided
 from cawalib.results.measures import name_of, tidy
 from cawalib.results.side_by_side import SideBySide
 from cawalib.results.tables import OVERVIEW, difference_text, last_weights
@@ -148,6 +148,23 @@ def decisions(run: Run, split: str) -> str:
     change = ", ".join(f"{SHORT[metric]} {100 * (last[metric] - first[metric]):+.1f}" for metric in OVERVIEW)
     moved = f" From {parts[0].split(':')[0]} to {parts[-1].split(':')[0]}: {change}." if len(parts) > 1 else ""
     return f"On {split}, in percent: {'; '.join(parts)}.{moved}".replace("-", "−")
+
+
+def at_equal_accuracy(runs: list[Run], baseline: str, split: str) -> str:
+    """What other labels have beyond a baseline where the line between classes makes both equally accurate."""
+    parts = []
+    for label in dict.fromkeys(name_of(run) for run in runs if name_of(run) != baseline):
+        found = {metric: at_its_accuracy(runs, label, baseline, split, metric) for metric in ON_CURVES}
+        told = []
+        for metric, table in found.items():
+            mean, half = interval(table["value"] - table["baseline"])
+            around = "" if np.isnan(half) else f" [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]"
+            told.append(f"{SHORT[metric]} {100 * mean:+.1f}{around}")
+        missed = int((~table["reached"]).sum())
+        rest = f" (never as accurate in {missed} of {len(table)} seeds)" if missed else ""
+        parts.append(f"{label} {', '.join(told)}{rest}")
+    return (f"Where the line is moved until pixel accuracy is that of {baseline}, on {split}, in points above it: "
+            f"{'; '.join(parts)}.").replace("-", "−")
 
 
 def tail_pixels(shown: dict[str, Run]) -> str:

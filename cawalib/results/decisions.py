@@ -107,6 +107,25 @@ def at_accuracy(table: pd.DataFrame, accuracy: float, metric: str) -> tuple[floa
     return float(value[at.argmax()]), False
 
 
+def at_its_accuracy(runs: list[Run], label: str, baseline: str, split: str, metric: str) -> pd.DataFrame:
+    """A label's metric where its curve has the pixel accuracy of the baseline as trained, seed by seed.
+
+    Args:
+        runs: of one comparison, label and baseline among them.
+
+    Returns:
+        Index seed, those that both have; columns value and baseline (the baseline's metric as trained), in [0, 1], and
+        reached, whether the curve gets to that accuracy.
+    """
+    seeds = {name: {run.config.seed: run for run in runs if name_of(run) == name} for name in (label, baseline)}
+    rows = {}
+    for seed in sorted(seeds[label].keys() & seeds[baseline].keys()):
+        plain = curve(seeds[baseline][seed], split).loc[0.0]
+        value, reached = at_accuracy(curve(seeds[label][seed], split), plain["pixel accuracy"], metric)
+        rows[seed] = {"value": value, "baseline": plain[metric], "reached": reached}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "baseline", "reached"]).rename_axis("seed")
+
+
 def height(table: pd.DataFrame, other: pd.DataFrame, metric: str, steps: int = 101) -> float:
     """Area between two curves: the mean height of one above the other over the pixel accuracies that both have.
 

@@ -128,6 +128,13 @@ class ReportConfig:
         print("No pictures: these runs were published without them, since their images may not be passed on.")
         return False
 
+    def curves(self, runs: list[Run]) -> bool:
+        """Whether these runs were judged along their curves of decisions; runs of before were not."""
+        if all("decision" in run.metrics["splits"][self.split] for run in runs):
+            return True
+        print("No curves: these runs were judged as trained alone, by code of before.")
+        return False
+
     def baselines(self, runs: list[Run]) -> tuple[str, ...]:
         """The baseline, and the rival where some run is of it."""
         there = {run.label for run in runs}
