@@ -34,6 +34,8 @@ def test_verdicts():
     assert -0.01 < inside.low and inside.high < 0.01
     barely = np.array([-1, 1, -1, 1]) * 0.01
     assert with_verdicts([{"differences": barely}])["verdict"][0] == "not decided"  # 90 % interval: +- .0136
+    alike = with_verdicts([{"differences": [0.0] * 3}, {"differences": [0.02] * 3}])
+    assert alike["verdict"].tolist() == ["level", "better"]
 
 
 def test_pooling_the_bcg_trials():

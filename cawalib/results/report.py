@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cawalib.files import check_writable
+from cawalib.results.figures.style import DISTINCT
 from cawalib.results.side_by_side import SideBySide, side_by_side
 from cawalib.runs import ARCHIVE, PLACE_FIELDS, Run, RunError, group_folder, load_run, load_runs, load_study, outdated
 from cawalib.settings import ConfigError, MethodConfig
@@ -128,12 +129,17 @@ class ReportConfig:
         print("No pictures: these runs were published without them, since their images may not be passed on.")
         return False
 
-    def curves(self, runs: list[Run]) -> bool:
-        """Whether these runs were judged along their curves of decisions; runs of before were not."""
-        if all("decision" in run.metrics["splits"][self.split] for run in runs):
-            return True
+    def with_curves(self, runs: list[Run], ours: str) -> list[Run]:
+        """The runs whose curves of decisions are drawn: of the first labels, as many as one can tell apart, and ours.
+
+        None, and a line says why, where runs of before are among them, which were judged as trained alone.
+        """
+        labels = list(dict.fromkeys(run.label for run in runs))
+        chosen = [run for run in runs if run.label in (*labels[:DISTINCT - 1], ours)]
+        if all("decision" in run.metrics["splits"][self.split] for run in chosen):
+            return chosen
         print("No curves: these runs were judged as trained alone, by code of before.")
-        return False
+        return []
 
     def baselines(self, runs: list[Run]) -> tuple[str, ...]:
         """The baseline, and the rival where some run is of it."""

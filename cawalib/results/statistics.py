@@ -37,13 +37,16 @@ def with_verdicts(rows: list[dict], margin: float = MARGIN) -> pd.DataFrame:
         kept = {key: value for key, value in row.items() if key != "differences"}
         mean = values.mean() if len(values) else np.nan
         kept |= {"seeds": len(values), "difference": mean, "low": np.nan, "high": np.nan, "p": np.nan, "level": False}
-        if len(values) > 1 and np.ptp(values) > 0:
+        if len(values) > 1 and np.ptp(values) == 0:  # no spread to test by
+            kept |= {"low": mean, "high": mean, "p": float(mean == 0), "level": abs(mean) < margin}
+        elif len(values) > 1:
             described = DescrStatsW(values)
             low, high = described.tconfint_mean(LEVEL)
             kept |= {"low": low, "high": high, "p": described.ttest_mean(0)[1],
                      "level": described.ttost_mean(-margin, margin)[0] < LEVEL}
         found.append(kept)
-    table = pd.DataFrame(found)
+    columns = ["seeds", "difference", "low", "high", "p", "level"]
+    table = pd.DataFrame(found, columns=None if found else columns)
     known = table["p"].notna()
     table["p_holm"] = np.nan
     if known.any():

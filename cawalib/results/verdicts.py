@@ -1,0 +1,208 @@
+"""The questions of docs/evidence-plan.md, answered along curves, with verdicts that hold for a whole table.
+
+A question compares two labels, each by one decision: a named point, a decision beside the curve, or the line moved
+until pixel accuracy is that of the baseline as trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cawalib.results.comparison import check
+from cawalib.results.decisions import OTHERS, at_its_accuracy, calibration_error, decided
+from cawalib.results.measures import ComparisonError, name_of, tidy
+from cawalib.results.statistics import pooled, with_verdicts
+from cawalib.results.tables import NOTHING, OVERVIEW, difference_text, mean_text
+from cawalib.runs import Run
+
+BASELINE = "cross entropy"
+EQUAL = "equal accuracy"  # the line moved until pixel accuracy is the baseline's
+MIOU, TAIL, ACCURACY = OVERVIEW
+COUNTS, OURS = "inverse square root", "CAWA"
+BOTH_JOBS, PREDICTIONS = f"{COUNTS}, line from feedback", f"{OURS}, score from predictions"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: the first side minus the second, each a label and the decision that it is judged by."""
+
+    hypothesis: str
+    first: tuple[str, str]
+    second: tuple[str, str]
+    metrics: tuple[str, ...] = (MIOU, TAIL)
+
+
+def _equal(hypothesis, first, second):
+    return Question(hypothesis, (first, EQUAL), (second, EQUAL))
+
+
+QUESTIONS = (
+    *(Question("H1", (OURS, point), (BASELINE, "rare"), OVERVIEW) for point in ("rare", "balanced", "accurate")),
+    Question("H1", (OURS, EQUAL), (BASELINE, "rare")),
+    _equal("H2", OURS, BASELINE),
+    _equal("H2", OURS, COUNTS),
+    _equal("H4", OURS, PREDICTIONS),
+    _equal("H6", BOTH_JOBS, COUNTS),
+    _equal("H6", BOTH_JOBS, OURS),
+    *(Question("H7", (BASELINE, "fitted"), (BASELINE, other), OVERVIEW)
+      for other in ("rare", "logit adjustment", "RankSEG")),
+    _equal("H8", OURS, f"{OURS}, frozen weights"),
+    _equal("H8", OURS, f"{OURS}, frozen weights permuted"),
+    _equal("", OURS, "Dice"),
+    _equal("", f"{OURS} + Dice", OURS),
+)
+
+
+def values(runs: list[Run], label: str, decision: str, split: str, metric: str) -> pd.Series:
+    """A label's metric in [0, 1] by seed, judged by a decision; empty where its runs were not judged by it."""
+    own = [run for run in runs if name_of(run) == label]
+    if decision == EQUAL:
+        return at_its_accuracy(runs, label, BASELINE, split, metric)["value"]
+    try:
+        table = tidy([decided(run, decision) for run in own])
+    except ComparisonError:
+        return pd.Series(dtype=float)
+    return table[(table["split"] == split) & (table["metric"] == metric)].set_index("seed")["value"]
+
+
+def verdicts(runs: list[Run], split: str) -> pd.DataFrame:
+    """Every question that these runs can be asked, with Holm's correction over all of them.
+
+    Args:
+        runs: of one comparison; without "cross entropy" among its labels nothing is asked.
+
+    Returns:
+        See `statistics.with_verdicts`, with columns hypothesis, first, second, metric before; differences in [0, 1].
+    """
+    labels, rows = {name_of(run) for run in runs}, []
+    if BASELINE not in labels:
+        return with_verdicts(rows)
+    check(runs, BASELINE, split, shared_seeds=True)
+    for question in QUESTIONS:
+        if not {question.first[0], question.second[0]} <= labels:
+            continue
+        for metric in question.metrics:
+            sides = [values(runs, *side, split, metric) for side in (question.first, question.second)]
+            differences = (sides[0] - sides[1]).dropna()
+            if len(differences):
+                rows.append({"hypothesis": question.hypothesis, "first": side_text(question.first),
+                             "second": side_text(question.second), "metric": metric,
+                             "differences": differences.to_numpy()})
+    return with_verdicts(rows)
+
+
+def side_text(side: tuple[str, str]) -> str:
+    """A side of a question in words: "CAWA, balanced"; a method that has but one point alone."""
+    label, decision = side
+    return label if side == (BASELINE, "rare") else f"{label}, {decision}"
+
+
+def questions_table(runs: list[Run], split: str) -> pd.DataFrame:
+    """`verdicts` as text, in percentage points; p-values raw and after Holm's correction."""
+    table = verdicts(runs, split)
+    if table.empty:
+        return pd.DataFrame()
+    return pd.DataFrame({
+        "": table["hypothesis"], "first": table["first"], "minus": table["second"], "metric": table["metric"],
+        "seeds": table["seeds"].astype(str), "difference": [_difference(row) for _, row in table.iterrows()],
+        "p": [_p_text(value) for value in table["p"]], "p, Holm": [_p_text(value) for value in table["p_holm"]],
+        "verdict": table["verdict"]})
+
+
+def _difference(row):
+    return difference_text({"verdict": ""} | {name: row[name] for name in ("difference", "low", "high")})
+
+
+def _p_text(value):
+    return NOTHING if np.isnan(value) else "<.001" if value < 0.001 else f"{value:.3f}"
+
+
+def points_table(runs: list[Run], split: str) -> pd.DataFrame:
+    """Every label at every decision it was judged by: mean IoU, tail, pixel accuracy and calibration error in percent.
+
+    Returns:
+        Text, mean ± standard deviation; index (method, decision); columns of `tables.OVERVIEW`, "calibration error" at
+        the two ends of the curve, and "seeds".
+    """
+    rows = {}
+    for label in dict.fromkeys(name_of(run) for run in runs):
+        own = [run for run in runs if name_of(run) == label]
+        named = ("rare", "balanced", "accurate") if own[0].metrics["line"]["own"] else ("rare",)
+        for decision in (*named, *OTHERS, EQUAL):
+            found = {metric: values(runs, label, decision, split, metric) for metric in OVERVIEW
+                     if decision != EQUAL or metric != ACCURACY}
+            if not len(found[MIOU]):
+                continue
+            name = decision if len(named) > 1 or decision != "rare" else "as trained"
+            rows[label, name] = {metric: mean_text(column.mean(), column.std()) for metric, column in found.items()} | {
+                "calibration error": _calibration(own, split, {"rare": 0, "accurate": 1}.get(decision)),
+                "seeds": str(len(found[MIOU]))}
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["method", f"{split}, percent"])
+    return table
+
+
+def _calibration(runs, split, alpha):
+    if alpha is None:
+        return ""
+    errors = pd.Series([calibration_error(run, split, alpha) for run in runs])
+    return mean_text(errors.mean(), errors.std())
+
+
+def both_halves(runs: list[Run], split: str) -> str:
+    """The paper's claim in one sentence: rare classes up and overall accuracy not down, at which point, by how much."""
+    table = verdicts(runs, split)
+    parts = []
+    for point in ("rare", "balanced", "accurate"):
+        own = table[(table["first"] == f"{OURS}, {point}") & (table["second"] == BASELINE)].set_index("metric")
+        tail, accuracy = own.loc[TAIL], own.loc[ACCURACY]
+        if tail["verdict"] == "better" and accuracy["verdict"] in ("better", "level"):
+            answer = "yes"
+        elif tail["verdict"] == "worse" or accuracy["verdict"] == "worse":
+            answer = "no"
+        else:
+            answer = "not decided"
+        parts.append(f"{point} {answer} (tail {_difference(tail)}, {tail['verdict']}; pixel accuracy "
+                     f"{_difference(accuracy)}, {accuracy['verdict']})")
+    return f"Rare classes up and overall accuracy not down, against {BASELINE}: {'; '.join(parts)}."
+
+
+def pooled_table(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:
+    """Every question over several comparisons: the random-effects mean, its interval, and that of a further comparison.
+
+    Args:
+        groups: comparison -> its runs. One with a single seed does not count.
+
+    Returns:
+        Text, in percentage points; a row per question that at least two of them answer.
+    """
+    rows = []
+    tables = {group: verdicts(runs, split) for group, runs in groups.items()}
+    keys = ["hypothesis", "first", "second", "metric"]
+    whole = pd.concat([table.assign(group=group) for group, table in tables.items()])
+    whole = whole[whole["low"].notna()]
+    for key, part in whole.groupby(keys, sort=False):
+        if len(part) < 2:
+            continue
+        errors = (part["high"] - part["low"]) / 2 / _t(part["seeds"])
+        found = pooled(part["difference"], errors)
+        rows.append(dict(zip(("", "first", "minus", "metric"), key, strict=True)) | {
+            "comparisons": str(found.count),
+            "mean": _difference(pd.Series({"difference": found.mean, "low": found.low, "high": found.high})),
+            "in a further one": _range(found.predicted_low, found.predicted_high)})
+    return pd.DataFrame(rows)
+
+
+def _t(seeds):
+    """Half widths in standard errors."""
+    from scipy import stats
+
+    return stats.t.ppf(0.975, seeds - 1)
+
+
+def _range(low, high):
+    return NOTHING if np.isnan(low) else f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
+
