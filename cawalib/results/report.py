@@ -11,7 +11,18 @@ import pandas as pd
 from cawalib.files import check_writable
 from cawalib.results.figures.style import DISTINCT
 from cawalib.results.side_by_side import SideBySide, side_by_side
-from cawalib.runs import ARCHIVE, PLACE_FIELDS, Run, RunError, group_folder, load_run, load_runs, load_study, outdated
+from cawalib.runs import (
+    ARCHIVE,
+    EVERY_RUN,
+    PLACE_FIELDS,
+    Run,
+    RunError,
+    group_folder,
+    load_run,
+    load_runs,
+    load_study,
+    outdated,
+)
 from cawalib.settings import ConfigError, MethodConfig
 
 
@@ -101,8 +112,9 @@ class ReportConfig:
         print(f"Showing the published runs in {reference.as_posix()}.")
         stale = [(run, cases) for run in runs if (cases := outdated(run.config, run.environment))]
         if stale:
-            print(f"{len(stale)} of these {len(runs)} runs would come out differently with today's code: "
-                  f"{', '.join(dict.fromkeys(case for _, cases in stale for case in cases))}.")
+            cases = dict.fromkeys(case for _, found in stale for case in found)
+            told = EVERY_RUN if EVERY_RUN in cases else ", ".join(cases)
+            print(f"{len(stale)} of these {len(runs)} runs would come out differently with today's code: {told}.")
         return runs
 
     def side_by_side(self) -> SideBySide:
