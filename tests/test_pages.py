@@ -73,6 +73,8 @@ def test_counts_and_differences_are_taken_from_the_runs(tmp_path):
     assert filled("count: decided, CAWA, other, CAWA, mIoU") == "2 of 3"
     # 4.0 and 4.2 points: mean 4.1, deviation 0.1414, t(1) = 12.706, half width 1.27
     assert filled("difference: small, CAWA, cross entropy, mIoU") == "+4.1 [+2.8, +5.4]"
+    # 4.1 twice with errors of .1, and 5 with an error of 5: both alike weigh all, Student's t(2) on what little is left
+    assert filled("pooled: mean, CAWA, cross entropy, mIoU").startswith("+4.1 [+")
     for wrong in ("count: bettr, CAWA, cross entropy, mIoU", "count: better, CAVA, cross entropy, mIoU",
                   "difference: huge, CAWA, cross entropy, mIoU"):
         with pytest.raises(ComparisonError, match="mend the marker|no such comparison"):

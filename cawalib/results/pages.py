@@ -7,11 +7,12 @@ In a page, a table of a study's page, or of a file that is nothing else:
     <!-- table: outputs/reference/evidence/tables/methods.md#overview -->
     <!-- end of table -->
 
-and within a sentence, of study `evidence`, in how many comparisons CAWA is better (worse; decided, one of the two), and
-by how much in one:
+and within a sentence, of study `evidence`, in how many comparisons CAWA is better (worse; decided, one of the two), by
+how much in one, and by how much in the random-effects mean over all of them:
 
     <!-- count: better, CAWA, cross entropy, mIoU -->6 of 6<!-- end -->
     <!-- difference: camvid, CAWA, cross entropy, mIoU -->+4.3 [+1.9, +6.7]<!-- end -->
+    <!-- pooled: mean, CAWA, cross entropy, mIoU -->+4.9 [+2.3, +7.4]<!-- end -->
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from cawalib.settings import ConfigError
 PAGES = ("README.md", "docs/evidence.md")
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 COUNTED = ("better", "worse", "decided")
-WORDS = re.compile(r"(<!-- (count|difference): (.+?) -->).*?(<!-- end -->)", re.DOTALL)
+WORDS = re.compile(r"(<!-- (count|difference|pooled): (.+?) -->).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill(text: str, root=".") -> str:
@@ -77,7 +78,7 @@ def _words(kind, arguments, root):
         verdicts = ("better", "worse") if first == "decided" else (first,)
         counts = [beside.count(verdict, *pair, metric) for verdict in verdicts]
         return f"{sum(count for count, _ in counts)} of {counts[0][1]}"
-    row = beside.difference(first, *pair, metric)
+    row = beside.pooled(*pair, metric) if kind == "pooled" else beside.difference(first, *pair, metric)
     if row is None:
         raise ComparisonError(f"marker '{kind}: {first}, {rest}': no such comparison; there are "
                               f"{', '.join(beside.groups)}")

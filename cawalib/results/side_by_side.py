@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import pandas as pd
+from scipy import stats
 
 from cawalib.results.comparison import compare
 from cawalib.results.figures.differences import across_groups
 from cawalib.results.measures import metric_named, name_of
+from cawalib.results.statistics import pooled
 from cawalib.results.tables import NOTHING, OVERVIEW, difference_text, mean_text, summary_table, verdict_table
 from cawalib.runs import Run, Study
 
@@ -48,6 +50,18 @@ class SideBySide:
         found = [self.difference(group, label, other, metric) for group in self.groups]
         verdicts = [row["verdict"] for row in found if row is not None]
         return verdicts.count(verdict), len(verdicts)
+
+    def pooled(self, label: str, other: str, metric: str) -> dict | None:
+        """The random-effects mean of label minus other over the groups that have both: difference, low, high, verdict.
+
+        None with fewer than two such groups.
+        """
+        found = [row for group in self.groups if (row := self.difference(group, label, other, metric)) is not None]
+        if len(found) < 2:
+            return None
+        errors = [max(row["high"] - row["difference"], 1e-4) / stats.t.ppf(0.975, row["pairs"] - 1) for row in found]
+        mean = pooled([row["difference"] for row in found], errors)
+        return {"difference": mean.mean, "low": mean.low, "high": mean.high, "verdict": ""}
 
     def questions(self) -> pd.DataFrame:
         """Every question by every group: the first named is better (with by how much), worse, or neither is shown.
