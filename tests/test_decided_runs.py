@@ -100,4 +100,4 @@ def test_at_the_baselines_accuracy_seed_by_seed(tmp_path):
     assert table.index.tolist() == [0] and table.at[0, "baseline"] == plain.at[0.0, "mIoU"]
     assert (table.at[0, "value"], table.at[0, "reached"]) == expected
     told = answers.at_equal_accuracy(runs, "cross entropy", "test")
-    assert f"CAWA mean IoU {100 * (expected[0] - plain.at[0.0, 'mIoU']):+.1f}, tail".replace("-", "−") in told
+    assert f"- CAWA: mean IoU {100 * (expected[0] - plain.at[0.0, 'mIoU']):+.1f}, tail".replace(" -", " −") in told

@@ -36,10 +36,12 @@ def test_questions_pair_seeds_and_agree_with_compare(tmp_path):
 
 def test_the_claim_in_one_sentence(tmp_path):
     told = both_halves(three(tmp_path, gain=0.3), "test")
-    assert told.startswith("Rare classes up and overall accuracy not down, against cross entropy: rare yes (tail +")
-    assert ", better); accurate not decided (tail +" in told  # up, but not beyond Holm's correction
+    # 3 metrics at 3 named points, 2 at equal accuracy in 3 questions, 3 of the fitted line beside 3 others
+    assert told.startswith("Rare classes up and overall accuracy not down, CAWA against cross entropy on test? ")
+    assert "correction for 24 comparisons.)\n- rare: yes (tail +" in told
+    assert ", better)\n- accurate: not decided (tail +" in told  # up, but not beyond Holm's correction
     worse = both_halves(three(tmp_path / "worse", gain=-0.3), "test")
-    assert "rare no (tail −" in worse and "yes" not in worse
+    assert "- rare: no (tail −" in worse and "yes" not in worse
 
 
 def test_tables_show_what_there_is(tmp_path):

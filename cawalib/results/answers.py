@@ -142,12 +142,9 @@ def decisions(run: Run, split: str) -> str:
     points = POINTS if run.metrics["line"]["own"] else ["as trained"]
     table = {point: tidy([decided(run, point) if point in POINTS else run]) for point in points}
     found = {point: rows[rows["split"] == split].set_index("metric")["value"] for point, rows in table.items()}
-    parts = [f"{point}: " + ", ".join(f"{SHORT[metric]} {100 * values[metric]:.1f}" for metric in OVERVIEW)
+    parts = [f"- {point}: " + ", ".join(f"{SHORT[metric]} {100 * values[metric]:.1f}" for metric in OVERVIEW)
              for point, values in found.items()]
-    first, last = list(found.values())[0], list(found.values())[-1]
-    change = ", ".join(f"{SHORT[metric]} {100 * (last[metric] - first[metric]):+.1f}" for metric in OVERVIEW)
-    moved = f" From {parts[0].split(':')[0]} to {parts[-1].split(':')[0]}: {change}." if len(parts) > 1 else ""
-    return f"On {split}, in percent: {'; '.join(parts)}.{moved}".replace("-", "−")
+    return "\n".join([f"On {split}, in percent:", *parts])
 
 
 def at_equal_accuracy(runs: list[Run], baseline: str, split: str) -> str:
@@ -162,9 +159,9 @@ def at_equal_accuracy(runs: list[Run], baseline: str, split: str) -> str:
             told.append(f"{SHORT[metric]} {100 * mean:+.1f}{around}")
         missed = int((~table["reached"]).sum())
         rest = f" (never as accurate in {missed} of {len(table)} seeds)" if missed else ""
-        parts.append(f"{label} {', '.join(told)}{rest}")
-    return (f"Where the line is moved until pixel accuracy is that of {baseline}, on {split}, in points above it: "
-            f"{'; '.join(parts)}.").replace("-", "−")
+        parts.append(f"- {label}: {', '.join(told)}{rest}".replace("-", "−").replace("−", "-", 1))
+    first = f"With the line moved until pixel accuracy on {split} is that of {baseline}, in points above it:"
+    return "\n".join([first, *parts])
 
 
 def tail_pixels(shown: dict[str, Run]) -> str:

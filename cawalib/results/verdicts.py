@@ -153,7 +153,7 @@ def _calibration(runs, split, alpha):
 
 
 def both_halves(runs: list[Run], split: str) -> str:
-    """The paper's claim in one sentence: rare classes up and overall accuracy not down, at which point, by how much."""
+    """The paper's claim, a line for each named point: rare classes up and overall accuracy not down, and by how much."""
     table = verdicts(runs, split)
     parts = []
     for point in ("rare", "balanced", "accurate"):
@@ -165,9 +165,11 @@ def both_halves(runs: list[Run], split: str) -> str:
             answer = "no"
         else:
             answer = "not decided"
-        parts.append(f"{point} {answer} (tail {_difference(tail)}, {tail['verdict']}; pixel accuracy "
+        parts.append(f"- {point}: {answer} (tail {_difference(tail)}, {tail['verdict']}; pixel accuracy "
                      f"{_difference(accuracy)}, {accuracy['verdict']})")
-    return f"Rare classes up and overall accuracy not down, against {BASELINE}: {'; '.join(parts)}."
+    first = (f"Rare classes up and overall accuracy not down, {OURS} against {BASELINE} on {split}? (Verdicts after "
+             f"Holm's correction for {len(table)} comparisons.)")
+    return "\n".join([first, *parts])
 
 
 def pooled_table(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:

@@ -42,7 +42,8 @@ def decision_curves(runs: list[Run], split: str, metrics=ON_CURVES) -> Figure:
         _zoom(axes, np.array(shown))
         axes.set_xlabel(f"pixel accuracy on {split} (%)")
         axes.set_ylabel(f"{metric} on {split} (%)")
-    for name, mark in [*MARKS.items(), ("as trained, without weights", AS_TRAINED)]:
+    marks = (MARKS if any(own.values()) else {}) | ({} if all(own.values()) else {"as trained": AS_TRAINED})
+    for name, mark in marks.items():
         panels[0, 0].plot([], [], mark, color="#555555", label=name)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     seeds = [len(part) for part in curves.values()]
