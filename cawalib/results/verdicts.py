@@ -153,7 +153,7 @@ def _calibration(runs, split, alpha):
 
 
 def both_halves(runs: list[Run], split: str) -> str:
-    """The paper's claim, a line for each named point: rare classes up and overall accuracy not down, and by how much."""
+    """The paper's claim, a line for each named point: rare classes up, overall accuracy not down, and by how much."""
     table = verdicts(runs, split)
     parts = []
     for point in ("rare", "balanced", "accurate"):
