@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from synthetic_runs import make_run, make_study
 
 from cawalib.results import ComparisonError, answers, at_accuracy, compare, curve, decided, height
@@ -101,3 +102,12 @@ def test_at_the_baselines_accuracy_seed_by_seed(tmp_path):
     assert (table.at[0, "value"], table.at[0, "reached"]) == expected
     told = answers.at_equal_accuracy(runs, "cross entropy", "test")
     assert f"- CAWA: mean IoU {100 * (expected[0] - plain.at[0.0, 'mIoU']):+.1f}, tail".replace(" -", " −") in told
+
+
+def test_a_run_offers_its_decision(tmp_path):
+    logits = torch.randn(1, 5, 4, 4)
+    ours, plain = make_run(tmp_path, "CAWA", method="cawa"), make_run(tmp_path, "cross entropy", method="none")
+    weight = torch.tensor(ours.metrics["line"]["weight"])
+    expected = (logits - 0.5 * weight.log()[:, None, None]).argmax(dim=1)
+    assert torch.equal(ours.decision()(logits), expected)
+    assert torch.equal(plain.decision("accurate")(logits), logits.argmax(dim=1))

@@ -36,9 +36,9 @@ def test_questions_pair_seeds_and_agree_with_compare(tmp_path):
 
 def test_the_claim_in_one_sentence(tmp_path):
     told = both_halves(three(tmp_path, gain=0.3), "test")
-    # 3 metrics at 3 named points, 2 at equal accuracy in 3 questions, 3 of the fitted line beside 3 others
+    # 3 metrics at 3 named points, 2 in 4 questions of equal accuracy and curves, 3 of the fitted line beside 3 others
     assert told.startswith("Rare classes up and overall accuracy not down, CAWA against cross entropy on test? ")
-    assert "correction for 24 comparisons.)\n- rare: yes (tail +" in told
+    assert "correction for 26 comparisons.)\n- rare: yes (tail +" in told
     assert ", better)\n- accurate: not decided (tail +" in told  # up, but not beyond Holm's correction
     worse = both_halves(three(tmp_path / "worse", gain=-0.3), "test")
     assert "- rare: no (tail −" in worse and "yes" not in worse

@@ -1,7 +1,7 @@
 """The questions of docs/evidence-plan.md, answered along curves, with verdicts that hold for a whole table.
 
-A question compares two labels, each by one decision: a named point, a decision beside the curve, or the line moved
-until pixel accuracy is that of the baseline as trained.
+A question compares two labels, each by one decision: a named point, a decision beside the curve, the line moved until
+pixel accuracy is that of the baseline as trained, or by their whole curves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cawalib.results.comparison import check
-from cawalib.results.decisions import OTHERS, at_its_accuracy, calibration_error, decided
+from cawalib.results.decisions import OTHERS, at_its_accuracy, calibration_error, curve, decided, height
 from cawalib.results.measures import ComparisonError, name_of, tidy
 from cawalib.results.statistics import pooled, with_verdicts
 from cawalib.results.tables import NOTHING, OVERVIEW, difference_text, mean_text
@@ -20,6 +20,7 @@ from cawalib.runs import Run
 
 BASELINE = "cross entropy"
 EQUAL = "equal accuracy"  # the line moved until pixel accuracy is the baseline's
+CURVE = "whole curve"  # the mean height of one curve above the other
 MIOU, TAIL, ACCURACY = OVERVIEW
 COUNTS, OURS = "inverse square root", "CAWA"
 BOTH_JOBS, PREDICTIONS = f"{COUNTS}, line from feedback", f"{OURS}, score from predictions"
@@ -44,6 +45,7 @@ QUESTIONS = (
     Question("H1", (OURS, EQUAL), (BASELINE, "rare")),
     _equal("H2", OURS, BASELINE),
     _equal("H2", OURS, COUNTS),
+    Question("H2", (OURS, CURVE), (COUNTS, CURVE)),
     _equal("H4", OURS, PREDICTIONS),
     _equal("H6", BOTH_JOBS, COUNTS),
     _equal("H6", BOTH_JOBS, OURS),
@@ -85,13 +87,24 @@ def verdicts(runs: list[Run], split: str) -> pd.DataFrame:
         if not {question.first[0], question.second[0]} <= labels:
             continue
         for metric in question.metrics:
-            sides = [values(runs, *side, split, metric) for side in (question.first, question.second)]
-            differences = (sides[0] - sides[1]).dropna()
+            differences = _differences(runs, question, split, metric)
             if len(differences):
                 rows.append({"hypothesis": question.hypothesis, "first": side_text(question.first),
                              "second": side_text(question.second), "metric": metric,
                              "differences": differences.to_numpy()})
     return with_verdicts(rows)
+
+
+def _differences(runs, question, split, metric):
+    """First minus second, by seed."""
+    (first, decision), (second, _) = question.first, question.second
+    if decision == CURVE:
+        curves = [{run.config.seed: curve(run, split) for run in runs if name_of(run) == label}
+                  for label in (first, second)]
+        shared = sorted(curves[0].keys() & curves[1].keys())
+        return pd.Series({seed: height(*(side[seed] for side in curves), metric) for seed in shared}).dropna()
+    sides = [values(runs, *side, split, metric) for side in (question.first, question.second)]
+    return (sides[0] - sides[1]).dropna()
 
 
 def side_text(side: tuple[str, str]) -> str:

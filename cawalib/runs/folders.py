@@ -159,6 +159,19 @@ class Run:
         return ClassStatistics(tuple(kept["classes"]), np.array(kept["train_pixels"]), np.array(kept["train_images"]),
                                np.array(kept["train_pixels_where_present"]), kept["train_size"])
 
+    def decision(self, point: str | float = "balanced"):
+        """What turns logits of this run's network into classes, a `method.Decision` (METHOD.md, section 6).
+
+        Args:
+            point: see `method.decision_at`; a run without weights of its own has the same decision at all of them.
+        """
+        import torch  # imported here: it takes seconds, and who plans a batch needs none of it
+
+        from cawalib.method import decision_at
+
+        weight = torch.tensor(self.metrics["line"]["weight"])
+        return decision_at(weight if self.metrics["line"]["own"] else torch.ones_like(weight), point)
+
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
         """images (N,H,W,3), labels, predictions (N,H,W) uint8; maps (N,C,H,W) uint8, 255 = 1; present (N,C) bool."""
