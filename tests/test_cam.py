@@ -124,7 +124,7 @@ def test_update_leaves_no_trace(layer, closed_head):
     images, labels = torch.randn(2, 3, *SIZE), torch.randint(0, 5, (2, *SIZE))
     logits, features = model(images, return_features=True)
     logits.square().mean().backward()
-    weighting = CAWAWeighting(5, layer=layer)
+    weighting = CAWAWeighting(5, target_layer=layer)
     before = copy.deepcopy(fingerprint(model))
     weighting.update(Feedback(labels, logits.detach(), features.detach(), model.classifier, model, images))
     after = fingerprint(model)

@@ -42,7 +42,7 @@ def test_numbers_are_those_of_one_update_in_training(explorer, layer, kind):
     network.load_state_dict(explorer.weights[0])
     with torch.no_grad(), evaluation_mode(network):
         logits, features = network(explorer.images, return_features=True)
-    weighting = CAWAWeighting(len(CLASSES), threshold=0.35, layer=layer, kind=kind)
+    weighting = CAWAWeighting(len(CLASSES), pseudo_mask_threshold=0.35, target_layer=layer, cam_kind=kind)
     feedback = Feedback(explorer.labels, logits, features, network.classifier, network, explorer.images)
     weighting.update(feedback)
     found = explorer.numbers(explorer.pick(tau=0.35, layer=layer, kind=kind, epoch=1))

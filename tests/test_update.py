@@ -37,7 +37,7 @@ def live_bytes():
 
 @pytest.mark.parametrize("layer", ["decoder", "body.down.1"])
 def test_a_thousand_updates_leave_memory_where_it_was(layer):
-    model, weighting, (images, labels) = network().train(), CAWAWeighting(5, layer=layer), batch()
+    model, weighting, (images, labels) = network().train(), CAWAWeighting(5, target_layer=layer), batch()
     _, features = model(images, return_features=True)
     feedback = Feedback(labels, None, features.detach(), model.classifier, model, images)
     del features
@@ -50,8 +50,8 @@ def test_a_thousand_updates_leave_memory_where_it_was(layer):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: CAWAWeighting(5), *[lambda kind=kind: CAWAWeighting(5, kind=kind) for kind in KINDS],
-    lambda: CAWAWeighting(5, source="prediction"), lambda: CAWAWeighting(5, absent_images="skip"),
+    lambda: CAWAWeighting(5), *[lambda kind=kind: CAWAWeighting(5, cam_kind=kind) for kind in KINDS],
+    lambda: CAWAWeighting(5, score_source="prediction"), lambda: CAWAWeighting(5, absent_images="skip"),
     lambda: RecallWeighting(5)])
 def test_a_step_on_a_gpu_never_waits_for_a_number(make):
     """Fake tensors on CUDA know shapes only: whatever the host would have to wait for raises an error."""
@@ -99,7 +99,7 @@ def test_images_in_parts_change_nothing(monkeypatch):
         features = model.features(images)
     feedback = Feedback(labels, None, features, model.classifier, model, images)
     for layer in ("decoder", "body.down.1"):
-        weighting = CAWAWeighting(5, layer=layer)
+        weighting = CAWAWeighting(5, target_layer=layer)
         whole = weighting.count(feedback)
         with monkeypatch.context() as patch:
             patch.setattr("cawalib.method.cawa.MASK_PIXELS", {False: 1})
@@ -150,7 +150,7 @@ head, features = torch.nn.Conv2d(6, 5, 1), torch.randn(4, 6, 8, 8)
 labels = torch.randint(2, (4, 16, 16))
 labels[3, 5:] = 4  # a class that only the second process has
 half = slice(2 * rank, 2 * rank + 2)
-weighting = CAWAWeighting(5, momentum=0.5)
+weighting = CAWAWeighting(5, score_momentum=0.5)
 weighting.update(Feedback(labels[half], None, features[half], head))
 torch.save(weighting.weight, f"{sys.argv[2]}/weight{rank}.pt")
 if rank == 0:
@@ -181,7 +181,7 @@ def test_two_processes_hold_the_same_weights(tmp_path):
     whole = read("whole.pt")
     head = nn.Conv2d(6, 5, 1)
     head.load_state_dict(whole["head"])
-    alone = CAWAWeighting(5, momentum=0.5)
+    alone = CAWAWeighting(5, score_momentum=0.5)
     alone.update(Feedback(whole["labels"], None, whole["features"], head))
     assert torch.equal(read("weight0.pt"), read("weight1.pt"))
     torch.testing.assert_close(read("weight0.pt"), alone.weight, rtol=1e-5, atol=1e-6)

@@ -103,7 +103,7 @@ def test_power_prior_and_warm_up(statistics):
     feedback = Feedback(labels, None, features, Head())
     plain = CAWAWeighting(3)
     plain.update(feedback)
-    strong, late = CAWAWeighting(3, power=2.0), CAWAWeighting(3, warmup=2)
+    strong, late = CAWAWeighting(3, weight_power=2.0), CAWAWeighting(3, warmup=2)
     strong.update(feedback)
     assert strong.weight.tolist() == mean_one(plain.weight.numpy() ** 2)
     for _ in range(2):
@@ -173,7 +173,7 @@ def test_cawa_update_by_hand():
     # class 0's map claims 3 of its 4 pixels and one of class 1; class 1's map claims exactly its 4 pixels
     features = torch.tensor([[[[1, 1, 1, 0, 1, 0, 0, 0]], [[0, 0, 0, 0, 1, 1, 1, 1]]]]).float()
     labels = torch.tensor([[[0, 0, 0, 0, 1, 1, 1, 1]]])
-    weighting = CAWAWeighting(3, stride=1)
+    weighting = CAWAWeighting(3, score_stride=1)
     weighting.update(Feedback(labels, None, features, Head()))
     easy = 1.0
     hard = (3 / 5 + 6 / 8 + 3 / 4 + 3 / 4) / 4
@@ -184,7 +184,7 @@ def test_cawa_update_by_hand():
 
 
 def test_all_void_batch_changes_nothing():
-    weighting = CAWAWeighting(3, stride=1)
+    weighting = CAWAWeighting(3, score_stride=1)
     weighting.update(Feedback(torch.full((1, 1, 8), 255), None, torch.rand(1, 2, 1, 8), Head()))
     assert weighting.weight.tolist() == [1, 1, 1]
     assert not weighting.running.seen.any()
@@ -192,7 +192,7 @@ def test_all_void_batch_changes_nothing():
 
 def test_only_the_first_feedback_images_count():
     features, labels = torch.rand(4, 2, 6, 6), torch.randint(0, 2, (4, 6, 6))
-    some, few = CAWAWeighting(3, max_images=2), CAWAWeighting(3)
+    some, few = CAWAWeighting(3, feedback_images=2), CAWAWeighting(3)
     some.update(Feedback(labels, None, features, Head()))
     few.update(Feedback(labels[:2], None, features[:2], Head()))
     torch.testing.assert_close(some.weight, few.weight)
@@ -201,7 +201,7 @@ def test_only_the_first_feedback_images_count():
 def test_score_from_predictions_ignores_the_features():
     labels = torch.tensor([[[0, 0, 0, 1]]])
     logits = nn.functional.one_hot(torch.tensor([[[0, 0, 1, 1]]]), 3).permute(0, 3, 1, 2).float()
-    weighting = CAWAWeighting(3, stride=1, source="prediction")
+    weighting = CAWAWeighting(3, score_stride=1, score_source="prediction")
     weighting.update(Feedback(labels, logits))
     expected = [csps(torch.tensor([2.0, 0.0, 1.0])).item(), csps(torch.tensor([1.0, 1.0, 0.0])).item()]
     assert weighting.score().tolist()[:2] == pytest.approx(expected)
@@ -209,7 +209,7 @@ def test_score_from_predictions_ignores_the_features():
 
 def test_shuffled_scores_are_the_scores_of_other_classes():
     features, labels = torch.rand(2, 2, 6, 6), torch.randint(0, 2, (2, 6, 6))
-    straight, shuffled = CAWAWeighting(3), CAWAWeighting(3, source="shuffled", seed=4)
+    straight, shuffled = CAWAWeighting(3), CAWAWeighting(3, score_source="shuffled", seed=4)
     for weighting in (straight, shuffled):
         weighting.update(Feedback(labels, None, features, Head()))
     order = derangement(3, 4)
@@ -225,7 +225,7 @@ def test_frozen_weights_stay(statistics):
 
 
 def test_drop_in_criterion_in_a_plain_loop():
-    head, criterion = Head(), CAWALoss(3, stride=1)
+    head, criterion = Head(), CAWALoss(3, score_stride=1)
     features, labels = torch.rand(2, 2, 6, 6, requires_grad=True), torch.randint(0, 2, (2, 6, 6))
     logits = head(features)
     criterion.update(features, labels, head)

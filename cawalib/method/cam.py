@@ -25,14 +25,14 @@ KINDS = ("grad_cam", "hires_cam", "layer_cam")
 
 
 def class_activation_maps(features: torch.Tensor, head: nn.Module | Callable, classes: torch.Tensor,
-                          size: tuple[int, int] | None = None, kind: str = "grad_cam",
+                          size: tuple[int, ...] | None = None, kind: str = "grad_cam",
                           closed_form: bool = True) -> torch.Tensor:
     """Maps of several classes for every image of a batch, from the input of the head.
 
     Nothing is left behind: parameters, `.grad`, buffers, train/eval flags and the random state stay as they are.
 
     Args:
-        features: A (B, K, h, w), the target layer; it is detached here.
+        features: A (B, K, h, w), the target layer; it is detached here. Volumes, (B, K, d, h, w), have maps as well.
         head: maps A to logits (B, C, h', w'). A module is run in evaluation mode.
         classes: (P,) int64, the classes to explain.
         size: (H, W) to bring the maps to, bilinear; None keeps (h, w).
@@ -48,16 +48,16 @@ def class_activation_maps(features: torch.Tensor, head: nn.Module | Callable, cl
         constant = closed_form and is_affine(head)
         if constant and (kind == "grad_cam" or _is_pointwise(head)):
             # the same for every image: the gradient of a convolution does not depend on its input
-            weight = closed_form_alpha(head, features.shape[-2:])[classes]
+            weight = closed_form_alpha(head, features.shape[2:])[classes]
             weight = weight.relu() if kind == "layer_cam" else weight
-            maps = torch.einsum("pk,bkhw->bphw", weight, features).relu().contiguous()
+            maps = torch.einsum("pk,bk...->bp...", weight, features).relu().contiguous()
         else:
             gradients = head_gradients(features, head, classes, closed_form)
             maps = weighted_sums(gradients, features, kind)
         return finished(maps, size)
 
 
-def finished(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+def finished(maps: torch.Tensor, size: tuple[int, ...] | None) -> torch.Tensor:
     """Maps (B, P, h, w) scaled to [0, 1], and brought to a size if there is one, and then scaled again."""
     maps = scale_maps(maps)
     return maps if size is None else scale_maps(resize_maps(maps, size))
@@ -65,10 +65,10 @@ def finished(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
 
 def weighted_sums(gradients: Iterable[torch.Tensor], features: torch.Tensor, kind: str) -> torch.Tensor:
     """relu(sum_k weight_k A_k) of every class (B, P, h, w); `gradients` yields ds/dA (1 or B, K, h, w) by class."""
-    weigh = {"grad_cam": lambda gradient: gradient.mean(dim=(2, 3), keepdim=True),
+    weigh = {"grad_cam": lambda gradient: gradient.mean(dim=_places(gradient), keepdim=True),
              "hires_cam": lambda gradient: gradient, "layer_cam": torch.relu}[kind]
     maps = [(weigh(gradient) * features).sum(dim=1).relu() for gradient in gradients]
-    return torch.stack(maps, dim=1) if maps else features.new_zeros(len(features), 0, *features.shape[-2:])
+    return torch.stack(maps, dim=1) if maps else features.new_zeros(len(features), 0, *features.shape[2:])
 
 
 def head_gradients(features: torch.Tensor, head: nn.Module | Callable, classes: torch.Tensor,
@@ -79,24 +79,26 @@ def head_gradients(features: torch.Tensor, head: nn.Module | Callable, classes: 
     """
     if closed_form and is_affine(head):
         for index in classes.tolist():
-            yield _spread(head, head.weight.detach().float()[[index]], features.shape[-2:])
+            yield _spread(head, head.weight.detach().float()[[index]], features.shape[2:])
         return
     leaf = features.detach().requires_grad_()
     with evaluation_mode(head), torch.enable_grad():
         # images do not mix in evaluation mode, so one sum over the batch gives every image its own gradient
-        sums = head(leaf).float().sum(dim=(0, 2, 3))
+        logits = head(leaf).float()
+        sums = logits.sum(dim=(0, *_places(logits)))
     for one in functional.one_hot(classes, len(sums)).to(sums):
         yield torch.autograd.grad(sums, leaf, one, retain_graph=True)[0]
 
 
 def is_affine(head) -> bool:
-    """Whether the head is one plain convolution, so that alpha is a constant of its weights."""
-    return isinstance(head, nn.Conv2d) and head.groups == 1 and head.padding_mode == "zeros" \
+    """Whether the head is one plain convolution (of volumes, a 1x1x1 one): then alpha is a constant of its weights."""
+    plain = isinstance(head, (nn.Conv2d, nn.Conv3d)) and head.groups == 1 and head.padding_mode == "zeros" \
         and not isinstance(head.padding, str)
+    return plain and (isinstance(head, nn.Conv2d) or _is_pointwise(head))
 
 
 def _is_pointwise(head):
-    return head.kernel_size == head.stride == (1, 1) and head.padding == (0, 0)
+    return set(head.kernel_size) | set(head.stride) == {1} and set(head.padding) == {0}
 
 
 def _spread(head, weight, size):
@@ -112,7 +114,7 @@ def _spread(head, weight, size):
 
 
 @torch.no_grad()
-def closed_form_alpha(head: nn.Conv2d, size: tuple[int, int]) -> torch.Tensor:
+def closed_form_alpha(head: nn.Conv2d | nn.Conv3d, size: tuple[int, ...]) -> torch.Tensor:
     """alpha (C, K) of an affine head for all classes, without a backward pass.
 
     ds/dA_k[u, v] is the sum of the kernel's taps that reach (u, v). Its mean over (u, v) is therefore the sum of
@@ -120,7 +122,7 @@ def closed_form_alpha(head: nn.Conv2d, size: tuple[int, int]) -> torch.Tensor:
     the weight itself, and L = relu(z_c - bias_c) up to scale.
     """
     if _is_pointwise(head):
-        return head.weight.detach().float()[:, :, 0, 0]
+        return head.weight.detach().float().flatten(1)
     counts = [_taps_inside(length, head, axis) for axis, length in enumerate(size)]
     inside = torch.outer(*counts) / (size[0] * size[1])
     return torch.einsum("ckij,ij->ck", head.weight.detach().float(), inside)
@@ -141,13 +143,21 @@ def _taps_inside(length, head, axis):
 
 def scale_maps(maps: torch.Tensor) -> torch.Tensor:
     """Maps (B, P, h, w) to [0, 1] per image and class: minus the minimum, over the maximum plus 1e-7."""
-    maps = maps - maps.amin(dim=(2, 3), keepdim=True)
-    return maps / (1e-7 + maps.amax(dim=(2, 3), keepdim=True))
+    maps = maps - maps.amin(dim=_places(maps), keepdim=True)
+    return maps / (1e-7 + maps.amax(dim=_places(maps), keepdim=True))
 
 
-def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Maps (B, P, h, w) to (B, P, H, W), bilinear without antialiasing, as OpenCV does it for pytorch-grad-cam."""
-    return functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+def resize_maps(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Maps (B, P, h, w) to (B, P, H, W), bilinear without antialiasing, as OpenCV does it for pytorch-grad-cam.
+
+    Of volumes, (B, P, d, h, w), trilinear.
+    """
+    return functional.interpolate(maps, size, mode="trilinear" if len(size) == 3 else "bilinear", align_corners=False)
+
+
+def _places(tensor):
+    """The dimensions of a tensor (B, C, ...) behind its channels."""
+    return tuple(range(2, tensor.dim()))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from cawalib.method.cam import class_activation_maps
+from cawalib.method.cam import KINDS, class_activation_maps
 from cawalib.method.layers import layer_activation_maps
 from cawalib.method.scoring import (
     RunningScore,
@@ -21,6 +21,9 @@ from cawalib.method.weighting import Feedback, Weighting, sum_over_processes
 
 # pixels of masks worked on at once, on a CPU and on a GPU
 MASK_PIXELS = {False: 2**21, True: 2**26}
+PARTS = ("iou", "dice", "precision", "recall")
+SOURCES = ("cam", "prediction", "both", "shuffled")
+TERMS = ("basic*ratio", "basic", "ratio", "neither")
 
 
 def basic_weight(score: torch.Tensor) -> torch.Tensor:
@@ -45,45 +48,62 @@ class CAWAWeighting(Weighting):
     """Adaptive class weights driven by class activation maps. Every choice the abstract leaves open is an option.
 
     Args:
-        num_classes: C.
-        threshold: tau of the pseudo masks, in (0, 1).
-        parts: what CSPS is the mean of.
-        momentum: m of the running score.
-        stride: labels are scored at 1/stride of their resolution.
+        num_classes: C, at least 2.
+        pseudo_mask_threshold: tau of the pseudo masks, in (0, 1).
+        score_parts: what CSPS is the mean of: a tuple, or one text with commas.
+        score_momentum: m of the running score, in [0, 1).
+        score_stride: labels are scored at 1/stride of their resolution.
         absent_images: "count" or "skip", see `scoring.count`.
-        max_images: at most so many images of a batch are looked at.
-        layer: "decoder" for the features a step gives; else the name of a module of the network's body.
-        kind: of the maps: "grad_cam" | "hires_cam" | "layer_cam".
-        source: "cam" | "prediction" | "both" (the mean of the two scores) | "shuffled"; shuffled gives every class the
-            score of another one, the same one all through training: a control that has the right weights in the wrong
-            places.
-        terms: "basic*ratio" | "basic" | "ratio" | "neither".
+        feedback_images: at most so many images of a batch are looked at.
+        target_layer: "decoder" for the features a step gives; else the name of a module of the network's body.
+        cam_kind: of the maps: "grad_cam" | "hires_cam" | "layer_cam".
+        score_source: "cam" | "prediction" | "both" (the mean of the two scores) | "shuffled"; shuffled gives every
+            class the score of another one, the same one all through training: a control that has the right weights in
+            the wrong places.
+        weight_terms: "basic*ratio" | "basic" | "ratio" | "neither".
         seed: of the shuffling.
-        exclusive: whether a pixel may be in one mask only.
-        power: exponent of the weights before they are divided by their mean.
+        exclusive_masks: whether a pixel may be in one mask only.
+        weight_power: exponent of the weights before they are divided by their mean.
         prior: (C,) weights that those from the scores are multiplied with; None: 1.
         warmup: updates that only gather scores.
         until: updates after which the weights go back to their start; None: never.
         ignore_index: label of void pixels, above all classes.
+
+    Raises:
+        ValueError: a value out of its range or not among the choices.
     """
 
     adaptive = True
 
-    def __init__(self, num_classes: int, *, threshold: float = 0.5,
-                 parts: tuple[str, ...] = ("iou", "dice", "precision", "recall"), momentum: float = 0.95,
-                 stride: int = 2, absent_images: str = "count", max_images: int = 8, layer: str = "decoder",
-                 kind: str = "grad_cam", source: str = "cam", terms: str = "basic*ratio", seed: int = 0,
-                 exclusive: bool = False, power: float = 1.0, prior: torch.Tensor | None = None, warmup: int = 0,
-                 until: int | None = None, ignore_index: int = 255):
+    def __init__(self, num_classes: int, *, pseudo_mask_threshold: float = 0.5,
+                 score_parts: str | tuple[str, ...] = PARTS, score_momentum: float = 0.95, score_stride: int = 2,
+                 absent_images: str = "count", feedback_images: int = 8, target_layer: str = "decoder",
+                 cam_kind: str = "grad_cam", score_source: str = "cam", weight_terms: str = "basic*ratio",
+                 seed: int = 0, exclusive_masks: bool = False, weight_power: float = 1.0,
+                 prior: torch.Tensor | None = None, warmup: int = 0, until: int | None = None, ignore_index: int = 255):
+        parts = tuple(score_parts.split(",")) if isinstance(score_parts, str) else tuple(score_parts)
+        for part in parts:
+            in_choices("score_parts", part, PARTS)
+        in_choices("absent_images", absent_images, ("count", "skip"))
+        in_choices("cam_kind", cam_kind, KINDS)
+        in_choices("score_source", score_source, SOURCES)
+        in_choices("weight_terms", weight_terms, TERMS)
+        in_range("num_classes", num_classes, 2)
+        in_range("pseudo_mask_threshold", pseudo_mask_threshold, 0.001, 0.999)
+        in_range("score_momentum", score_momentum, 0, 0.99999)
+        in_range("score_stride", score_stride, 1)
+        in_range("feedback_images", feedback_images, 1)
+        in_range("weight_power", weight_power, 0.01, 10)
         super().__init__(torch.ones(num_classes) if prior is None else prior)
-        self.exclusive, self.power, self.ignore_index = exclusive, power, ignore_index
+        self.exclusive, self.power, self.ignore_index = exclusive_masks, weight_power, ignore_index
         self.warmup, self.until = warmup, math.inf if until is None else until
         self.register_buffer("start", self.weight.clone())
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.threshold, self.parts, self.stride, self.absent_images = threshold, parts, stride, absent_images
-        self.max_images, self.layer, self.kind, self.source, self.terms = max_images, layer, kind, source, terms
-        self.running = RunningScore(num_classes, momentum)
-        order = derangement(num_classes, seed) if source == "shuffled" else torch.arange(num_classes)
+        self.threshold, self.parts, self.stride = pseudo_mask_threshold, parts, score_stride
+        self.absent_images, self.max_images, self.layer = absent_images, feedback_images, target_layer
+        self.kind, self.source, self.terms = cam_kind, score_source, weight_terms
+        self.running = RunningScore(num_classes, score_momentum)
+        order = derangement(num_classes, seed) if score_source == "shuffled" else torch.arange(num_classes)
         self.register_buffer("order", order)
 
     @torch.no_grad()
@@ -110,7 +130,7 @@ class CAWAWeighting(Weighting):
         at_once = max(1, MASK_PIXELS[labels.is_cuda] // (len(classes) * labels[0].numel()))
         for start in range(0, len(labels), at_once):
             part = slice(start, min(start + at_once, len(labels)))
-            masks = self._masks(feedback, part, classes, labels.shape[-2:], source)
+            masks = self._masks(feedback, part, classes, labels.shape[1:], source)
             counts += count(masks, labels[part], classes, len(self.weight), self.absent_images, self.ignore_index)
         return counts
 
@@ -143,6 +163,19 @@ class CAWAWeighting(Weighting):
     def state(self) -> torch.Tensor:
         score = self.score()
         return torch.stack([score, basic_weight(score), ratio_weight(score), self.weight])
+
+
+def in_choices(name: str, value, choices) -> None:
+    """Raises ValueError unless an option is one of its choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: found {value!r}, expected one of {', '.join(choices)}")
+
+
+def in_range(name: str, value, low: float, high: float = math.inf) -> None:
+    """Raises ValueError unless an option is a number from low to high."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
+        raise ValueError(f"{name}: found {value!r}, expected a number, {expected}")
 
 
 def derangement(count: int, seed: int) -> torch.Tensor:

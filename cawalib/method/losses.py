@@ -5,26 +5,23 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
 from torch.nn import functional
-
-from cawalib.method.cawa import CAWAWeighting
-from cawalib.method.decision import Decision, decision_at
-from cawalib.method.weighting import Feedback
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor,
-                  ignore_index: int = 255) -> torch.Tensor:
+                  ignore_index: int = 255, label_smoothing: float = 0.0) -> torch.Tensor:
     """sum w[y] CE / sum w[y] over valid pixels: PyTorch's weighted mean, but 0 for a batch without any.
 
     Args:
-        logits: (B, C, H, W).
-        labels: (B, H, W) int64.
+        logits: (B, C, H, W); of volumes (B, C, D, H, W).
+        labels: (B, H, W) int64; of volumes (B, D, H, W).
         weight: (C,); it carries no gradient.
         ignore_index: label of the pixels that are left out.
+        label_smoothing: as PyTorch has it, in [0, 1].
     """
     weight = weight.detach()
-    total = functional.cross_entropy(logits.float(), labels, weight, ignore_index=ignore_index, reduction="sum")
+    total = functional.cross_entropy(logits.float(), labels, weight, ignore_index=ignore_index, reduction="sum",
+                                     label_smoothing=label_smoothing)
     valid = labels != ignore_index
     return total / (weight[labels.where(valid, 0)] * valid).sum().clamp_min(1e-12)
 
@@ -67,46 +64,3 @@ def varied(logits: torch.Tensor, prior: torch.Tensor, sigma: float = 4.0) -> tor
     scale = -prior.log()
     noise = (sigma * torch.randn_like(logits, dtype=torch.float32)).clamp(-1, 1).abs()
     return logits.float() + noise * (scale / scale.max())[:, None, None]
-
-
-class CAWALoss(nn.Module):
-    """CAWA as a drop-in criterion for anybody's training loop.
-
-        criterion = CAWALoss(num_classes=19)
-        features = backbone(images)                      # the input of the last classifier
-        logits = upsample(classifier(features))
-        criterion.update(features, labels, classifier)   # feedback from the class activation maps
-        loss = criterion(logits, labels)
-
-    After training, `criterion.decision("balanced")(logits)` gives the classes, at one of three points between rare
-    classes and overall accuracy, see `decision.decision_at`.
-
-    Args:
-        num_classes: C.
-        options: those of `cawa.CAWAWeighting`.
-    """
-
-    def __init__(self, num_classes: int, **options):
-        super().__init__()
-        self.weighting = CAWAWeighting(num_classes, **options)
-
-    def update(self, features: torch.Tensor, labels: torch.Tensor, head: nn.Module,
-               logits: torch.Tensor | None = None) -> None:
-        """Score this step's maps and move the weights.
-
-        Args:
-            features: (B, K, h, w), the input of `head`.
-            labels: (B, H, W) int64, 255 = ignore.
-            head: what turns features into logits (B, C, h', w').
-            logits: (B, C, H, W), needed only for source "prediction".
-        """
-        logits = None if logits is None else logits.detach()
-        self.weighting.update(Feedback(labels, logits, features.detach(), head))
-
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C, H, W), labels (B, H, W) -> scalar."""
-        return cross_entropy(logits, labels, self.weighting.weight, self.weighting.ignore_index)
-
-    def decision(self, point: str | float = "balanced") -> Decision:
-        """What turns logits into classes, with the present weights: "rare" as trained, "balanced", or "accurate"."""
-        return decision_at(self.weighting.weight, point)

@@ -10,7 +10,7 @@ from cawalib.method.cam import resize_maps, scale_maps
 
 def score_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
     """Labels (B, H, W) on the score grid, by nearest neighbour: every stride-th pixel."""
-    return labels[:, ::stride, ::stride]
+    return labels[(slice(None), *[slice(None, None, stride)] * (labels.dim() - 1))]
 
 
 def present_classes(labels: torch.Tensor, ignore_index: int = 255) -> torch.Tensor:
@@ -35,20 +35,23 @@ def pseudo_masks(maps: torch.Tensor, threshold: float = 0.5, size: tuple[int, in
     if exclusive:
         maps = maps if size is None else scale_maps(resize_maps(maps, size))
         largest = maps.max(dim=1, keepdim=True).indices
-        return (largest == torch.arange(maps.shape[1], device=maps.device)[:, None, None]) & (maps >= threshold)
+        index = torch.arange(maps.shape[1], device=maps.device).view(-1, *[1] * (maps.dim() - 2))
+        return (largest == index) & (maps >= threshold)
     if size is None:
         return maps >= threshold
-    if tuple(maps.shape[-2:]) != tuple(size):
+    if tuple(maps.shape[2:]) != tuple(size):
         maps = resize_maps(maps, size)
-    low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
+    places = tuple(range(2, maps.dim()))
+    low, high = maps.amin(dim=places, keepdim=True), maps.amax(dim=places, keepdim=True)
     # scale_maps(maps) >= threshold, without writing the scaled maps down
     return maps >= low + threshold * (1e-7 + high - low)
 
 
 def prediction_masks(logits: torch.Tensor, classes: torch.Tensor, stride: int) -> torch.Tensor:
     """Masks (B, P, h, w) of the predicted classes on the score grid: the rival source of the score."""
-    predicted = logits[:, :, ::stride, ::stride].max(dim=1).indices  # on a CPU several times as fast as argmax
-    return predicted[:, None] == classes[None, :, None, None]
+    grid = (slice(None), slice(None), *[slice(None, None, stride)] * (logits.dim() - 2))
+    predicted = logits[grid].max(dim=1).indices  # on a CPU several times as fast as argmax
+    return predicted[:, None] == classes.view(1, -1, *[1] * (logits.dim() - 2))
 
 
 def count(masks: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor, num_classes: int,

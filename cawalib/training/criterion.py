@@ -22,6 +22,10 @@ from cawalib.method import (
 )
 from cawalib.settings import MethodConfig
 
+# of CAWAWeighting, by the names that the settings have as well
+OPTIONS = ("pseudo_mask_threshold", "score_parts", "score_momentum", "score_stride", "absent_images", "feedback_images",
+           "target_layer", "cam_kind", "score_source", "weight_terms", "exclusive_masks", "weight_power")
+
 
 class Criterion(nn.Module):
     """A weighting and a loss: what a method is. Call `update(feedback)`, then the criterion itself.
@@ -102,11 +106,7 @@ def build_weighting(config: MethodConfig, statistics: ClassStatistics, frozen: t
     if config.score_source == "permuted":
         return Weighting(frozen[derangement(num_classes, seed)])
     return CAWAWeighting(
-        num_classes, threshold=config.pseudo_mask_threshold, parts=tuple(config.score_parts.split(",")),
-        momentum=config.score_momentum, stride=config.score_stride, absent_images=config.absent_images,
-        max_images=config.feedback_images, layer=config.target_layer, kind=config.cam_kind,
-        source=config.score_source, terms=config.weight_terms, seed=seed, exclusive=config.exclusive_masks,
-        power=config.weight_power,
+        num_classes, **{name: getattr(config, name) for name in OPTIONS}, seed=seed,
         prior=static_weight("inverse_frequency", statistics.pixels) ** config.frequency_prior,
         warmup=updates_in(config, config.warmup_epochs, epoch_steps),
         until=updates_in(config, epochs - config.cooldown_epochs, epoch_steps), ignore_index=IGNORE)
@@ -116,7 +116,7 @@ def build_line(config: MethodConfig, num_classes: int) -> Weighting | None:
     """What sets the line between classes apart from the class weights: CAWA's feedback at its defaults, or nothing."""
     if config.line_source == "weights":
         return None
-    return CAWAWeighting(num_classes, source=config.line_source, ignore_index=IGNORE)
+    return CAWAWeighting(num_classes, score_source=config.line_source, ignore_index=IGNORE)
 
 
 def updates_in(config: MethodConfig, epochs: int, epoch_steps: int) -> int:

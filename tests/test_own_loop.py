@@ -1,0 +1,274 @@
+"""CAWALoss in somebody's own loop: found, captured and moved by itself; what people have, and what they get wrong."""
+
+import copy
+import io
+import types
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from cawalib.method import CAWALoss, CAWAWeighting, CAWAWeights, Feedback
+
+
+class Net(nn.Module):
+    """A network with an auxiliary head beside the classifier, and a batch norm."""
+
+    def __init__(self, classes=4, dimensions=2):
+        super().__init__()
+        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+        self.body = nn.Sequential(convolution(3, 6, 3, padding=1), nn.ReLU())
+        self.auxiliary, self.classifier = convolution(6, classes, 1), convolution(6, classes, 1)
+
+    def forward(self, images):
+        features = self.body(images)
+        return {"aux": self.auxiliary(features), "out": self.classifier(features)}
+
+
+def batch(classes=4, size=(16, 24), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (2, *size), generator=generator)
+    labels[:, :3] = 255
+    return torch.randn(2, 3, *size, generator=generator), labels
+
+
+def network(**options):
+    torch.manual_seed(1)
+    return Net(**options).train()
+
+
+def by_hand(net, steps, classes=4, **options):
+    """Losses and weights of the explicit loop."""
+    weighting, losses = CAWAWeighting(classes, **options), []
+    for seed in range(steps):
+        images, labels = batch(classes, seed=seed)
+        with torch.no_grad():
+            features = net.body(images)
+        weighting.update(Feedback(labels, None, features, net.classifier))
+        weight = weighting.weight.clone()
+        losses.append(functional.cross_entropy(net.classifier(features), labels, weight, ignore_index=255))
+    return torch.stack(losses).detach(), weighting.weight
+
+
+def by_itself(net, steps, call):
+    criterion, losses = CAWALoss(4, net), []
+    for seed in range(steps):
+        images, labels = batch(seed=seed)
+        losses.append(criterion(call(images), labels))
+        losses[-1].backward()
+    return torch.stack(losses).detach(), criterion.weight
+
+
+@pytest.mark.parametrize("call", [
+    lambda net: net, lambda net: torch.compile(net, backend="aot_eager"),
+    lambda net: lambda images: checkpoint(net, images, use_reentrant=False)], ids=["plain", "compiled", "checkpointed"])
+def test_the_loss_of_the_explicit_loop_from_one_line(call):
+    net = network()
+    expected, weight = by_hand(net, 3)
+    found, same = by_itself(net, 3, call(net))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(same, weight, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(weight, torch.ones(4))
+
+
+@pytest.mark.parametrize("make, name", [
+    ("deeplabv3_mobilenet_v3_large", "classifier.4"), ("fcn_resnet50", "classifier.4"),
+    ("unet", "segmentation_head.0")])
+def test_the_last_classifier_of_known_networks_is_found(make, name):
+    if make == "unet":
+        import segmentation_models_pytorch as smp
+        net = smp.Unet("resnet18", encoder_weights=None, classes=5)
+    else:
+        from torchvision.models import segmentation
+        net = getattr(segmentation, make)(weights=None, weights_backbone=None, num_classes=5, aux_loss=True)
+    criterion = CAWALoss(5, net)
+    criterion(net.train()(torch.randn(2, 3, 64, 64)), torch.randint(5, (2, 64, 64))).backward()
+    assert list(criterion.capture.heads) == [name] and not torch.equal(criterion.weight, torch.ones(5))
+
+
+def test_several_that_fit_are_named_and_one_may_be_chosen():
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+    net = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5)
+    labels = torch.ones(2, 64, 64).long()
+    with pytest.raises(ValueError, match="found 2 layers that may be the last classifier .classifier.high_classifier, "
+                                         "classifier.low_classifier., expected one; pass it as 'head'"):
+        CAWALoss(5, net)(net(torch.randn(2, 3, 64, 64)), labels)
+    chosen = CAWALoss(5, net, head="classifier.low_classifier")
+    chosen(net(torch.randn(2, 3, 64, 64)), labels)
+    assert chosen.capture.heads == {"classifier.low_classifier": net.classifier.low_classifier}
+    for wrong, message in ((lambda: CAWALoss(6, net), "model: found no convolution or linear layer that makes 6 chan"),
+                           (lambda: CAWALoss(5, net, head="last"), "head: found 'last', expected a layer, or the nam")):
+        with pytest.raises(ValueError, match=message):
+            wrong()
+
+
+def test_copies_storage_and_moving_keep_their_hands_off_each_other():
+    net = network()
+    criterion = CAWALoss(4, net)
+    average = copy.deepcopy(net)  # as an exponential moving average keeps one
+    images, labels = batch()
+    output = net(images)
+    average(torch.randn_like(images))  # between forward and loss: it must not be taken for the network
+    criterion(output, labels)
+    expected = by_hand(network(), 1)[1]
+    torch.testing.assert_close(criterion.weight, expected)
+    both = nn.ModuleDict({"net": net, "criterion": criterion})
+    other = copy.deepcopy(both)
+    assert other["criterion"].capture.heads["classifier"] is other["net"].classifier
+    stored = io.BytesIO()
+    torch.save(both, stored)
+    stored.seek(0)
+    again = torch.load(stored, weights_only=False)
+    other_images, other_labels = batch(seed=9)
+    again["criterion"](again["net"](other_images), other_labels)
+    assert not torch.equal(again["criterion"].weight, criterion.weight)
+    assert "classifier.weight" not in criterion.state_dict() and not list(criterion.parameters())
+    resumed = CAWALoss(4, network())
+    resumed.load_state_dict(criterion.state_dict())
+    assert torch.equal(resumed.weight, criterion.weight) and resumed._calls == 1
+    assert all(buffer.dtype == torch.float32 for buffer in criterion.half().buffers() if buffer.is_floating_point())
+
+
+def test_when_weights_move_and_when_not():
+    net, (images, labels) = network(), batch()
+    criterion = CAWALoss(4, net, update_every=2)
+    criterion(net(images), labels)
+    first = criterion.weight
+    criterion(net(images), torch.where(labels == 1, 2, labels))
+    assert torch.equal(criterion.weight, first)  # every second call
+    with torch.no_grad():
+        criterion(net(images), labels)
+    criterion.eval()(net(images), labels)
+    assert torch.equal(criterion.weight, first)
+    criterion.train()(net(images), torch.where(labels == 1, 2, labels))
+    assert not torch.equal(criterion.weight, first)
+    loss = criterion(net(images), labels)
+    criterion(net(images), labels)  # an update between a forward and its backward
+    loss.backward()
+    unlabelled = criterion(net(images), torch.full_like(labels, 255))
+    assert unlabelled == 0 and torch.isfinite(criterion.weight).all()
+
+
+# ---------------------------------------------------------------- what people have
+
+def test_logits_and_labels_alone():
+    logits, labels = torch.randn(2, 4, 8, 8), torch.randint(4, (2, 8, 8))
+    criterion, weighting = CAWALoss(4), CAWAWeighting(4, score_source="prediction")
+    loss = criterion(logits, labels)
+    weighting.update(Feedback(labels, logits))
+    assert torch.equal(criterion.weight, weighting.weight)
+    torch.testing.assert_close(loss, functional.cross_entropy(logits, labels, weighting.weight))
+    assert torch.equal(CAWAWeights(4).update(logits, labels), weighting.weight)
+    table = criterion.table(["a", "b", "c", "d"]).splitlines()
+    assert len(table) == 6 and table[0] == "| class | score | weight |"
+    assert table[2].startswith(f"| {'abcd'[int(criterion.weight.argmax())]} |")
+
+
+@pytest.mark.parametrize("output", [
+    lambda logits: {"out": logits, "aux": logits * 2}, lambda logits: types.SimpleNamespace(logits=logits, loss=None)])
+def test_outputs_of_frameworks(output):
+    logits, labels = torch.randn(2, 4, 8, 8), torch.randint(4, (2, 16, 16))
+    large = functional.interpolate(logits, (16, 16), mode="bilinear")  # SegFormer's logits are smaller than the labels
+    assert torch.equal(CAWALoss(4)(output(logits), labels), CAWALoss(4)(large, labels))
+
+
+@pytest.mark.parametrize("change, options", [
+    (lambda labels: labels.byte(), {}), (lambda labels: labels.int(), {}), (lambda labels: labels[:, None], {}),
+    (lambda labels: torch.where(labels == 255, -100, labels), {"ignore_index": -100}),
+    (lambda labels: torch.where(labels == 255, 4, labels), {"ignore_index": 4}),
+    (lambda labels: torch.where(labels == 255, 0, labels + 1) - 1, {"ignore_index": -1}),
+    (lambda labels: functional.one_hot(labels.where(labels < 4, 4), 5)[..., :4].movedim(-1, 1), {}),
+    (lambda labels: functional.one_hot(labels.where(labels < 4, 4), 5)[..., :4].movedim(-1, 1).float(), {})])
+def test_labels_in_every_form_are_the_same(change, options):
+    logits, labels = torch.randn(2, 4, 16, 24), batch()[1]
+    plain, other = CAWALoss(4), CAWALoss(4, **options)
+    assert torch.equal(other(logits, change(labels)), plain(logits, labels))
+    assert torch.equal(other.weight, plain.weight)
+
+
+def test_void_may_lie_among_the_classes():
+    logits, labels = torch.randn(2, 4, 8, 8), torch.randint(4, (2, 8, 8))
+    criterion = CAWALoss(4, ignore_index=0)
+    loss = criterion(logits, labels)
+    torch.testing.assert_close(loss, functional.cross_entropy(logits, labels, criterion.weight, ignore_index=0))
+
+
+def test_one_class_is_a_sigmoid():
+    net = network(classes=1)
+    criterion = CAWALoss(1, net, head=net.classifier)
+    images, labels = batch(2)
+    logits = net(images)["out"]
+    loss = criterion(logits, labels)
+    background, foreground = criterion.weight
+    pixel = torch.where(labels == 1, foreground, background) * (labels != 255)
+    truth = (labels == 1).float()
+    each = functional.binary_cross_entropy_with_logits(logits[:, 0], truth, reduction="none")
+    torch.testing.assert_close(loss, (pixel * each).sum() / pixel.sum())
+    assert background != foreground and torch.equal(CAWALoss(1)(logits, labels[:, None]), CAWALoss(1)(logits, labels))
+    with pytest.raises(ValueError, match="decision: found num_classes 1, expected at least 2"):
+        criterion.decision()
+
+
+def test_volumes_slice_by_slice():
+    """Maps of a volume are scaled over all of it; a volume of one slice is an image."""
+    net, (images, labels) = network(dimensions=3), batch()
+    flat = network()
+    for name, value in flat.state_dict().items():
+        own = net.state_dict()[name]
+        value.copy_(own[:, :, 1] if own.dim() == 5 and own.shape[2] == 3 else own[:, :, 0] if own.dim() == 5 else own)
+    volume, image = CAWALoss(4, net), CAWALoss(4, flat)
+    one = volume(net(images[:, :, None]), labels[:, None])
+    torch.testing.assert_close(one, image(flat(images), labels))
+    torch.testing.assert_close(volume.weight, image.weight)
+    deep = volume(net(torch.randn(2, 3, 5, 16, 24)), torch.randint(4, (2, 5, 16, 24)))
+    assert torch.isfinite(deep) and torch.isfinite(volume.weight).all()
+
+
+# ---------------------------------------------------------------- what people get wrong
+
+GOOD = torch.randn(2, 4, 8, 8), torch.randint(4, (2, 8, 8))
+
+
+@pytest.mark.parametrize("output, labels, message", [
+    ([GOOD[0]], GOOD[1], "output: found list, expected a tensor of logits, a dict with 'out', or an object with .log"),
+    (GOOD[0][:, :3], GOOD[1], r"output: found float32 of shape \(2, 3, 8, 8\), expected logits \(B, 4, height, widt"),
+    (GOOD[1], GOOD[1], r"output: found int64 of shape \(2, 8, 8\), expected logits"),
+    (GOOD[0], GOOD[1].numpy(), "labels: found ndarray, expected a tensor of integers"),
+    (GOOD[0], GOOD[1].float(), r"labels: found float32, expected integers; call .long\(\) on them"),
+    (GOOD[0], GOOD[1] + 1, "labels: found 4, expected 0 to 3, or 255 for void"),
+    (GOOD[0], GOOD[1] - 1, "labels: found -1, expected 0 to 3, or 255 for void"),
+    (GOOD[0], GOOD[1][0], r"labels: found shape \(8, 8\), expected \(B, height, width\)"),
+    (GOOD[0], GOOD[1][:1], "labels: found 1 images, expected 2 as in output"),
+    (GOOD[0], torch.ones(2, 4, 8, 8), "labels: found channels that do not sum to 0 or 1, expected integers, or one-"),
+])
+def test_wrong_inputs_are_refused_in_one_line_and_change_nothing(output, labels, message):
+    criterion = CAWALoss(4)
+    with pytest.raises((ValueError, TypeError), match=message) as refusal:
+        criterion(output, labels)
+    assert "\n" not in str(refusal.value) and torch.equal(criterion.weight, torch.ones(4)) and criterion._calls == 0
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"score_source": "predictions"}, "score_source: found 'predictions', expected one of cam, prediction, both, shuf"),
+    ({"cam_kind": "gradcam"}, "cam_kind: found 'gradcam', expected one of grad_cam, hires_cam, layer_cam"),
+    ({"absent_images": "skipp"}, "absent_images: found 'skipp', expected one of count, skip"),
+    ({"pseudo_mask_threshold": 50}, "pseudo_mask_threshold: found 50, expected a number, 0.001 to 0.999"),
+    ({"score_momentum": 5}, "score_momentum: found 5, expected a number, 0 to 0.99999"),
+    ({"score_parts": "iou,f1"}, "score_parts: found 'f1', expected one of iou, dice, precision, recall"),
+    ({"update_every": 0}, "update_every: found 0, expected a number, at least 1"),
+    ({"label_smoothing": 2}, "label_smoothing: found 2, expected a number, 0 to 1")])
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        CAWALoss(4, **options)
+    with pytest.raises(ValueError, match="num_classes: found 0, expected a number, at least 1"):
+        CAWALoss(0)
+
+
+def test_smoothing_and_weight_of_the_loss():
+    logits, labels = GOOD
+    criterion = CAWALoss(4, label_smoothing=0.1, loss_weight=3.0)
+    loss = criterion(logits, labels)
+    plain = functional.cross_entropy(logits, labels, criterion.weight, label_smoothing=0.1)
+    torch.testing.assert_close(loss, 3 * plain)
