@@ -2,6 +2,9 @@
 
 import copy
 import io
+import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -148,6 +151,64 @@ def test_when_weights_move_and_when_not():
     loss.backward()
     unlabelled = criterion(net(images), torch.full_like(labels, 255))
     assert unlabelled == 0 and torch.isfinite(criterion.weight).all()
+
+
+TWO = """
+import sys
+
+import torch
+import torch.distributed as distributed
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from cawalib.method import CAWALoss
+
+torch.set_num_threads(1)
+distributed.init_process_group("gloo")
+rank, found = distributed.get_rank(), {}
+for kind in ("ddp", "fsdp"):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    criterion = CAWALoss(4, net)
+    if kind == "ddp":
+        wrapped = DistributedDataParallel(net)
+    else:
+        mesh = distributed.device_mesh.init_device_mesh("cpu", (2,))
+        fully_shard(net[2], mesh=mesh)  # alone, so that it is shared out again right after its forward pass
+        wrapped = fully_shard(net, mesh=mesh)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    images, labels = torch.load(sys.argv[1] + "/batch.pt")
+    mine = slice(2 * rank, 2 * rank + 2)
+    for step in range(3):
+        # in the second step one process has no label at all
+        truth = torch.full_like(labels[mine], 255) if step == 1 and rank == 1 else labels[mine]
+        loss = criterion(wrapped(images[mine]), truth)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    full = [value.full_tensor() if hasattr(value, "full_tensor") else value for value in net.parameters()]
+    found[kind] = {"weight": criterion.weight, "parameters": torch.cat([value.detach().flatten() for value in full])}
+torch.save(found, f"{sys.argv[1]}/found{rank}.pt")
+distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_stay_alike_under_ddp_and_fsdp(tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    generator = torch.Generator().manual_seed(2)
+    images, labels = torch.randn(4, 3, 16, 16, generator=generator), torch.randint(3, (4, 16, 16), generator=generator)
+    labels[3, 4:] = 3  # a class that only the second process has
+    torch.save((images, labels), tmp_path / "batch.pt")
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+                           tmp_path / "two.py", tmp_path], env=os.environ | {"OMP_NUM_THREADS": "1"},
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (torch.load(tmp_path / f"found{rank}.pt", weights_only=True) for rank in (0, 1))
+    for kind in ("ddp", "fsdp"):
+        assert torch.equal(one[kind]["weight"], other[kind]["weight"])
+        assert torch.equal(one[kind]["parameters"], other[kind]["parameters"])
+        assert not torch.equal(one[kind]["weight"], torch.ones(4))
+    torch.testing.assert_close(one["fsdp"], one["ddp"], rtol=1e-4, atol=1e-5)
 
 
 # ---------------------------------------------------------------- what people have

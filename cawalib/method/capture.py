@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 
@@ -49,7 +51,7 @@ class Capture:
                              "expected one; pass it as 'head', or leave out 'model' for scores from predictions")
         if len(self.heads) > 1:
             self.heads = {names[0]: self.heads[names[0]]}  # the others' hooks find nothing to do
-        return calls[names[0]][0], self.heads[names[0]]
+        return calls[names[0]][0], _whole(self.heads[names[0]])
 
 
 class _Hook:
@@ -61,6 +63,19 @@ class _Hook:
     def __call__(self, module, inputs, output):
         if module.training and self.name in self.capture.heads:
             self.capture.keep(self.name, inputs[0], output)
+
+
+def _whole(head):
+    """The layer with all of its parameters, where FSDP has shared them out to processes."""
+    own = head._parameters
+    if not any(hasattr(parameter, "full_tensor") for parameter in own.values()):
+        return head
+    # of its plain kind, and without the hooks by which FSDP would share them out again
+    kind = next(kind for kind in type(head).__mro__ if kind in CLASSIFIERS)
+    twin = kind.__new__(kind)
+    twin.__dict__ = head.__dict__ | {"_forward_hooks": OrderedDict(), "_forward_pre_hooks": OrderedDict()}
+    twin._parameters = {name: None if value is None else value.detach().full_tensor() for name, value in own.items()}
+    return twin
 
 
 def _nearest(start, wanted):
