@@ -100,7 +100,7 @@ def test_several_that_fit_are_named_and_one_may_be_chosen():
     chosen = CAWALoss(5, net, head="classifier.low_classifier")
     chosen(net(torch.randn(2, 3, 64, 64)), labels)
     assert chosen.capture.heads == {"classifier.low_classifier": net.classifier.low_classifier}
-    for wrong, message in ((lambda: CAWALoss(6, net), "model: found no convolution or linear layer that makes 6 chan"),
+    for wrong, message in ((lambda: CAWALoss(6, net), "model: found no convolution that makes 6 channels"),
                            (lambda: CAWALoss(5, net, head="last"), "head: found 'last', expected a layer, or the nam")):
         with pytest.raises(ValueError, match=message):
             wrong()
@@ -324,6 +324,22 @@ def test_wrong_options_are_refused(options, message):
         CAWALoss(4, **options)
     with pytest.raises(ValueError, match="num_classes: found 0, expected a number, at least 1"):
         CAWALoss(0)
+
+
+def test_maps_without_a_network_are_not_taken_for_granted():
+    logits, labels = GOOD
+    for source in ("cam", "both"):
+        with pytest.raises(ValueError, match=f"score_source: found '{source}', which needs class activation maps, exp"):
+            CAWALoss(4, score_source=source)(logits, labels)
+        with pytest.raises(ValueError, match=f"score_source: found '{source}', expected one of prediction"):
+            CAWAWeights(4, score_source=source)
+    criterion = CAWALoss(4, network())
+    with pytest.warns(UserWarning, match="saw no forward pass of its model in training mode since its last call"):
+        criterion(logits, labels)
+    with pytest.raises(ValueError, match=r"features: found shape \(2, 3, 8, 8\), expected the head's input \(B, 6, "):
+        criterion.update(torch.randn(2, 3, 8, 8), labels, network().classifier)
+    with pytest.raises(ValueError, match="model: found no convolution that makes 4 channels"):
+        CAWALoss(4, nn.Sequential(nn.Conv2d(3, 6, 1), nn.Flatten(2), nn.Linear(64, 4)))  # tokens have no map yet
 
 
 def test_smoothing_and_weight_of_the_loss():

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-CLASSIFIERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+CLASSIFIERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Capture:
@@ -96,4 +96,4 @@ def _nearest(start, wanted):
 def candidates(model: nn.Module, num_classes: int) -> dict[str, nn.Module]:
     """The layers of a network that make as many channels as there are classes, by their names."""
     return {name: module for name, module in model.named_modules() if isinstance(module, CLASSIFIERS)
-            and num_classes == getattr(module, "out_channels", getattr(module, "out_features", None))}
+            and module.out_channels == num_classes}

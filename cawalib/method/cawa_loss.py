@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 
 from cawalib.method.capture import Capture, candidates
-from cawalib.method.cawa import CAWAWeighting, in_range
+from cawalib.method.cawa import CAWAWeighting, in_choices, in_range
 from cawalib.method.decision import Decision, decision_at
 from cawalib.method.inputs import at_size, class_labels, main_logits, two_classes
 from cawalib.method.losses import cross_entropy
@@ -37,6 +39,8 @@ class CAWAWeights(nn.Module):
         self.num_classes, self.ignore_index, self.update_every = num_classes, ignore_index, update_every
         classes = max(num_classes, 2)
         options.setdefault("score_source", "prediction")
+        if type(self) is CAWAWeights:
+            in_choices("score_source", options["score_source"], ("prediction",))  # there is nothing to make maps of
         self.weighting = CAWAWeighting(classes, ignore_index=classes, **options)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self._calls = 0  # the same number on the host, so that no step waits for it
@@ -46,7 +50,7 @@ class CAWAWeights(nn.Module):
 
         Args: see `inputs.main_logits` and `inputs.class_labels` for what is taken.
         """
-        logits, labels = self._prepared(output, labels)
+        logits, labels = self._prepared(main_logits(output, self.num_classes), labels)
         self._move(Feedback(labels, logits.detach()))
         return self.weight
 
@@ -67,9 +71,8 @@ class CAWAWeights(nn.Module):
         lines = [f"| {name} | {score:.2f} | {weight:.2f} |" for weight, score, name in rows]
         return "\n".join(["| class | score | weight |", "|:-|-:|-:|", *lines])
 
-    def _prepared(self, output, labels):
+    def _prepared(self, logits, labels):
         """Logits (B, C, ...) float32 at the labels' size, and labels with C for void."""
-        logits = main_logits(output, self.num_classes)
         labels = class_labels(labels, self.num_classes, self.ignore_index, logits.dim())
         if len(labels) != len(logits):
             raise ValueError(f"labels: found {len(labels)} images, expected {len(logits)} as in output")
@@ -137,14 +140,23 @@ class CAWALoss(CAWAWeights):
     def forward(self, output, labels: torch.Tensor) -> torch.Tensor:
         """What the network gives (`inputs.main_logits`) and labels (`inputs.class_labels`) -> scalar."""
         raw = main_logits(output, self.num_classes)
-        logits, labels = self._prepared(output, labels)
+        logits, labels = self._prepared(raw, labels)
         if self.training and torch.is_grad_enabled() and not self.by_hand:
-            features, head = (self.capture.take(raw) if self.capture else None) or (None, None)
-            if head is not None or self.weighting.source == "prediction":
-                self._move(Feedback(labels, logits.detach(), features, self._as_softmax(head)))
+            self._move_by_itself(raw, logits, labels)
         weight = self.weight  # a copy: an update before the backward pass does not disturb it
         loss = cross_entropy(logits, labels, weight, self.weighting.ignore_index, self.label_smoothing)
         return self.loss_weight * loss
+
+    def _move_by_itself(self, raw, logits, labels):
+        features, head = (self.capture.take(raw) if self.capture else None) or (None, None)
+        if head is not None or self.weighting.source == "prediction":
+            self._move(Feedback(labels, logits.detach(), features, self._as_softmax(head)))
+        elif self.capture is None:
+            raise ValueError(f"score_source: found {self.weighting.source!r}, which needs class activation maps, "
+                             "expected 'model' as well, or a call of update, or 'prediction'")
+        else:
+            warnings.warn("CAWALoss saw no forward pass of its model in training mode since its last call, and leaves "
+                          "the class weights as they are; is it the model that makes the output?", stacklevel=3)
 
     def _as_softmax(self, head):
         return (lambda features: two_classes(head(features))) if self.num_classes == 1 and head is not None else head
@@ -159,6 +171,10 @@ class CAWALoss(CAWAWeights):
             head: what turns features into logits (B, C, h', w'), best its last convolution alone.
             logits: (B, C, H, W), needed only for scores from predictions.
         """
+        wanted = getattr(head, "in_channels", features.shape[1])
+        if features.dim() not in (4, 5) or features.shape[1] != wanted:
+            raise ValueError(f"features: found shape {tuple(features.shape)}, expected the head's input (B, {wanted}, "
+                             "h, w)")
         labels = class_labels(labels, self.num_classes, self.ignore_index, features.dim())
         if logits is None:
             self.weighting.source = "shuffled" if self.weighting.source == "shuffled" else "cam"
@@ -189,6 +205,6 @@ def _heads(num_classes, model, head):
         return {head: known[head]}
     found = candidates(model, num_classes)
     if not found:
-        raise ValueError(f"model: found no convolution or linear layer that makes {num_classes} channels, expected the "
+        raise ValueError(f"model: found no convolution that makes {num_classes} channels, expected the "
                          "last classifier to; pass it as 'head', or leave out 'model' for scores from predictions")
     return found
