@@ -9,7 +9,7 @@ from cawalib.results import both_halves, compare, points_table, questions_table
 from cawalib.results.verdicts import pooled_table, verdicts
 
 
-def three(root, seeds=(0, 1, 2, 3), gain=0.1, count=6, labels=("none", "inverse_sqrt", "cawa")):
+def three(root, seeds=(0, 1, 2, 3), gain=0.1, count=6, labels=("none", "inverse_sqrt", "cawa"), **settings):
     """CAWA above cross entropy on rare classes by `gain`, its pixel accuracy about the same."""
     names = {"none": "cross entropy", "inverse_sqrt": "inverse square root", "cawa": "CAWA"}
     runs = []
@@ -17,7 +17,7 @@ def three(root, seeds=(0, 1, 2, 3), gain=0.1, count=6, labels=("none", "inverse_
         for seed in seeds:
             noise = np.random.default_rng(10 * rank + seed).normal(0, 0.004, count)
             iou = np.linspace(0.9, 0.2, count) + noise + gain * rank / 2 * np.linspace(-0.02, 1, count)
-            runs.append(make_run(root, names[method], seed, iou, count=count, method=method))
+            runs.append(make_run(root, names[method], seed, iou, count=count, method=method, **settings))
     return runs
 
 
@@ -54,6 +54,13 @@ def test_tables_show_what_there_is(tmp_path):
     text = questions_table(runs, "test")
     assert text.columns.tolist() == ["", "first", "minus", "metric", "seeds", "difference", "p", "p, Holm", "verdict"]
     assert questions_table([run for run in runs if run.label != "cross entropy"], "test").empty
+
+
+def test_own_classes_are_judged_without_their_background_as_well(tmp_path):
+    table = verdicts(three(tmp_path, labels=("none", "cawa"), dataset="folder"), "test")
+    own = table[table["metric"] == "foreground mIoU"]
+    assert own["first"].unique().tolist() == ["CAWA, equal accuracy"] and len(own) == 2
+    assert "foreground mIoU" not in set(verdicts(three(tmp_path / "streets"), "test")["metric"])
 
 
 def test_means_over_comparisons(tmp_path):

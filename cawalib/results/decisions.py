@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from cawalib.method import POINTS
-from cawalib.results.measures import ComparisonError, metric_named, name_of, values_of
+from cawalib.results.measures import ComparisonError, name_of, values_of
 from cawalib.runs import Run
 from cawalib.training import counted, summary
 
 OTHERS = ("logit adjustment", "fitted", "half fitted", "RankSEG")  # decisions beside the curve
+FOREGROUND = "foreground mIoU"
 ON_CURVES = ("mIoU", "tail mIoU (pixels)")  # against pixel accuracy
 
 
@@ -68,21 +69,16 @@ def curve(run: Run, split: str) -> pd.DataFrame:
     """A run's curve of decisions argmax_c (z_c - alpha log w_c).
 
     Returns:
-        One row per alpha, rising; index alpha; a column per metric of `comparison.METRICS`, in [0, 1], and "foreground
-        mIoU", over all classes but the one with most training pixels.
+        One row per alpha, rising; index alpha; a column per metric of `measures.METRICS`, in [0, 1], and "foreground
+        mIoU", over all classes but the one with most training pixels, which may be a background.
     """
     found, measured = _decision(run, split), run.metrics["splits"][split]
     truth, rows = _truth(measured), {}
     for alpha, hits, predicted in zip(found["alphas"], found["hits"], found["predicted"], strict=True):
         judged = counted(hits, predicted, truth, run.statistics)
-        rows[alpha] = values_of(judged) | {"foreground mIoU": foreground(judged, run, truth)}
+        most = int(np.argmax(run.metrics["train_pixels"]))
+        rows[alpha] = values_of(judged) | {FOREGROUND: float(np.nanmean(np.delete(judged["iou"], most)))}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("alpha")
-
-
-def foreground(measured: dict, run: Run, truth) -> float:
-    """Mean IoU over the classes in the labels but the one with most training pixels, which may be a background."""
-    iou = np.where(np.asarray(truth) > 0, np.array(measured["iou"], float), np.nan)
-    return float(np.nanmean(np.delete(iou, int(np.argmax(run.metrics["train_pixels"])))))
 
 
 def at_accuracy(table: pd.DataFrame, accuracy: float, metric: str) -> tuple[float, bool]:
@@ -143,8 +139,3 @@ def height(table: pd.DataFrame, other: pd.DataFrame, metric: str, steps: int = 1
 def calibration_error(run: Run, split: str, alpha: int) -> float:
     """Expected calibration error in [0, 1] at alpha 0 or 1; NaN at 1 for a run without weights of its own."""
     return _decision(run, split)["calibration_error"].get(str(alpha), np.nan)
-
-
-def curve_metric(name: str) -> str:
-    """A column of `curve` by its name."""
-    return name if name == "foreground mIoU" else metric_named(name)

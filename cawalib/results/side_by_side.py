@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import pandas as pd
-from scipy import stats
 
 from cawalib.results.comparison import compare
 from cawalib.results.figures.differences import across_groups
 from cawalib.results.measures import metric_named, name_of
-from cawalib.results.statistics import pooled
+from cawalib.results.statistics import pooled_from
 from cawalib.results.tables import NOTHING, OVERVIEW, difference_text, mean_text, summary_table, verdict_table
 from cawalib.runs import Run, Study
 
@@ -59,8 +58,7 @@ class SideBySide:
         found = [row for group in self.groups if (row := self.difference(group, label, other, metric)) is not None]
         if len(found) < 2:
             return None
-        errors = [max(row["high"] - row["difference"], 1e-4) / stats.t.ppf(0.975, row["pairs"] - 1) for row in found]
-        mean = pooled([row["difference"] for row in found], errors)
+        mean = pooled_from(found)
         return {"difference": mean.mean, "low": mean.low, "high": mean.high, "verdict": ""}
 
     def questions(self) -> pd.DataFrame:

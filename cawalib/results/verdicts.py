@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cawalib.results.comparison import check
-from cawalib.results.decisions import OTHERS, at_its_accuracy, calibration_error, curve, decided, height
+from cawalib.results.decisions import FOREGROUND, OTHERS, at_its_accuracy, calibration_error, curve, decided, height
 from cawalib.results.measures import ComparisonError, name_of, tidy
-from cawalib.results.statistics import pooled, with_verdicts
+from cawalib.results.statistics import pooled_from, with_verdicts
 from cawalib.results.tables import NOTHING, OVERVIEW, difference_text, mean_text
 from cawalib.runs import Run
 
@@ -86,7 +86,9 @@ def verdicts(runs: list[Run], split: str) -> pd.DataFrame:
     for question in QUESTIONS:
         if not {question.first[0], question.second[0]} <= labels:
             continue
-        for metric in question.metrics:
+        # somebody's own classes may hold a background, which most pixels are of
+        foreground = (FOREGROUND,) if question.first[1] == EQUAL and runs[0].config.dataset == "folder" else ()
+        for metric in question.metrics + foreground:
             differences = _differences(runs, question, split, metric)
             if len(differences):
                 rows.append({"hypothesis": question.hypothesis, "first": side_text(question.first),
@@ -202,21 +204,12 @@ def pooled_table(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:
     for key, part in whole.groupby(keys, sort=False):
         if len(part) < 2:
             continue
-        errors = (part["high"] - part["low"]) / 2 / _t(part["seeds"])
-        errors = errors.clip(lower=1e-4)  # where all seeds agree, such as on a tail of 0: a hundredth of a point
-        found = pooled(part["difference"], errors)
+        found = pooled_from(part.rename(columns={"seeds": "pairs"}).to_dict("records"))
         rows.append(dict(zip(("", "first", "minus", "metric"), key, strict=True)) | {
             "comparisons": str(found.count),
             "mean": _difference(pd.Series({"difference": found.mean, "low": found.low, "high": found.high})),
             "in a further one": _range(found.predicted_low, found.predicted_high)})
     return pd.DataFrame(rows)
-
-
-def _t(seeds):
-    """Half widths in standard errors."""
-    from scipy import stats
-
-    return stats.t.ppf(0.975, seeds - 1)
 
 
 def _range(low, high):
