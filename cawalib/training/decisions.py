@@ -79,10 +79,11 @@ def with_others(line: Line, model, batches, prior: torch.Tensor) -> Line:
         model: the network; batches: of the training split, as `method.fit_decision` takes them.
         prior: shares (C,) of the training pixels, positive.
     """
-    posterior = line.posterior
-    line.fitted = fit_decision(model, batches, (-posterior).exp()).line
-    line.others = {"logit adjustment": posterior - prior.log(),  # Menon 2021, section 4.2, tau 1
-                   "fitted": posterior + line.fitted.log(), "half fitted": posterior + line.fitted.log() / 2}
+    weight = line.weight if line.own else None
+    fitted = fit_decision(model, batches, weight)
+    line.fitted = fitted.line
+    line.others = {"logit adjustment": line.posterior - prior.log(),  # Menon 2021, section 4.2, tau 1
+                   "fitted": fitted.offset, "half fitted": fitted.softened().offset}
     return line
 
 
