@@ -63,6 +63,8 @@ def values(runs: list[Run], label: str, decision: str, split: str, metric: str) 
     own = [run for run in runs if name_of(run) == label]
     if decision == EQUAL:
         return at_its_accuracy(runs, label, BASELINE, split, metric)["value"]
+    if metric == FOREGROUND:  # of curves alone
+        return pd.Series({run.config.seed: curve(run, split).at[0.0, metric] for run in own}, dtype=float)
     try:
         table = tidy([decided(run, decision) for run in own])
     except ComparisonError:
