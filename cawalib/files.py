@@ -43,13 +43,13 @@ def write_arrays(path, **arrays) -> None:
         np.savez_compressed(partial, **arrays)
 
 
-def check_writable(folder) -> None:
-    """Raises ConfigError if `folder`, an 'outputs_root', or the nearest one above it that exists cannot be written."""
+def check_writable(folder, parameter: str = "outputs_root") -> None:
+    """Raises ConfigError if `folder`, or the nearest one above it that exists, cannot be written."""
     folder = Path(folder)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError(f"parameter 'outputs_root': {folder} is not a folder that can be written; choose another one")
+        raise ConfigError(f"parameter '{parameter}': {folder} is not a folder that can be written; choose another one")
 
 
 def plain(value):

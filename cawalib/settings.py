@@ -174,6 +174,7 @@ class NetworkConfig(Settings):
     network: str = choice("small", "lraspp_mobilenet_v3_large", "unet", "deeplabv3plus", "segformer", "pspnet")
     encoder: str = "default"  # segmentation-models-pytorch encoder name; default: resnet18, segformer mit_b0
     encoder_weights: str = choice("none", "imagenet")
+    initial_weights: str = ""  # a .safetensors file of a run's network (cawalib.predict --export) to start from
     compile: bool = False  # the network by torch.compile: a few minutes at the start for faster steps after
 
     def _check(self):
@@ -181,6 +182,8 @@ class NetworkConfig(Settings):
             self._refuse_unused(("encoder",), f"network '{self.network}'")
         if self.network == "small":
             self._refuse_unused(("encoder_weights",), "network 'small'")
+        if self.initial_weights:
+            self._refuse_unused(("encoder_weights",), "'initial_weights'")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"dataset", "data_root", "prepared_root", "outputs_root", "image_height", "image_width", "epochs",
              "batch_size", "learning_rate", "validate_every", "seed", "device", "data_workers", "smoke", "compile",
              "imbalance", "rare_classes", "val_is_test", "val_fraction", "split_seed",  # which images: the data digest
-             "encoder", "encoder_weights"}  # with its network; weights are a checked file
+             "encoder", "encoder_weights", "initial_weights"}  # with its network; weights are a checked file
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Six rooms, each importing only those before it, each with a face; and a method that needs torch and numpy alone."""
+"""Seven rooms, each importing only those before it, each with a face; and a method that needs torch and numpy alone."""
 
 import ast
 import importlib
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "cawalib"
-ROOMS = ["method", "datasets", "runs", "training", "results", "notebook"]
+ROOMS = ["method", "datasets", "runs", "training", "predict", "results", "notebook"]
+DOORS = {("runs/folders.py", "cawalib.predict")}  # opened when a run is asked for them, never when it is imported
 GROUND = ["files", "progress", "settings"]
 FACES = {f"cawalib.{room}" for room in ROOMS} | {"cawalib.results.figures"}
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
@@ -34,7 +35,7 @@ def test_order_of_rooms(path):
     own = path.parts[0].removesuffix(".py")
     for module in imported(path):
         room = module.split(".")[1] if "." in module else ""
-        if room in ("", *GROUND) or room == own:
+        if room in ("", *GROUND) or room == own or (path.as_posix(), module) in DOORS:
             continue
         assert own in ROOMS, f"{path} is ground and imports {module}"
         assert own != "method" and ROOMS.index(room) < ROOMS.index(own), f"{path} imports {module}"

@@ -4,6 +4,7 @@
 """
 
 from cawalib.datasets.base import IGNORE, DatasetError, SegmentationDataset
+from cawalib.datasets.folder import read_photograph
 from cawalib.datasets.load import FILE_DATASETS, list_datasets, load_datasets, load_streets
 from cawalib.datasets.preparation import (
     PreparationConfig,
@@ -19,5 +20,5 @@ from cawalib.datasets.statistics import ClassStatistics, Survey, class_statistic
 __all__ = [
     "FILE_DATASETS", "IGNORE", "ClassStatistics", "DatasetError", "PreparationConfig", "SegmentationDataset", "Survey",
     "class_statistics", "counted", "inventory", "list_datasets", "load_datasets", "load_streets", "obtain", "prepare",
-    "read", "split_table", "survey", "totals",
+    "read", "read_photograph", "split_table", "survey", "totals",
 ]

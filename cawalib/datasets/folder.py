@@ -126,7 +126,7 @@ def _drawn(root, found, val_fraction, seed):
 
 def _read_pair(pairs, table, index):
     image_path, mask_path = pairs[index]
-    image, turned = _read_image(image_path)
+    image, turned = read_photograph(image_path)
     labels = _read_mask(mask_path, table)
     try:
         check_sizes(image_path, image, mask_path, labels)
@@ -148,8 +148,12 @@ def _decoding(path):
         raise DatasetError(f"{path}: cannot be read as an image ({error}); save it again") from None
 
 
-def _read_image(path):
-    """(H, W, 3) uint8 as viewers and annotation tools show it, and whether that took a quarter turn."""
+def read_photograph(path) -> tuple[np.ndarray, bool]:
+    """(H, W, 3) uint8 as viewers and annotation tools show it, and whether that took a quarter turn.
+
+    Raises:
+        DatasetError: the file cannot be read as an image of 8 or 16 bits.
+    """
     with _decoding(path) as file:
         shown = ImageOps.exif_transpose(file)
         turned = shown.size != file.size

@@ -50,6 +50,25 @@ class Decision(nn.Module):
         """The same with a share of log v: half way between this line and the most likely class."""
         return Decision(self.weight, self.line**share)
 
+    def fold_into(self, head: nn.Module) -> None:
+        """Add the offset to the bias of a network's last classifier, so that its plain argmax is this decision.
+
+        Upsampling after the classifier changes nothing: an offset is the same at every pixel. To be done once.
+
+        Args:
+            head: a convolution or a linear layer with C outputs, changed in place.
+
+        Raises:
+            ValueError: it has other outputs.
+        """
+        outputs = getattr(head, "out_channels", getattr(head, "out_features", None))
+        if outputs != len(self.weight):
+            raise ValueError(f"head: found {type(head).__name__} with {outputs} outputs, expected the last classifier, "
+                             f"with {len(self.weight)}")
+        offset = self.offset.to(head.weight)
+        head.bias = nn.Parameter(offset if head.bias is None else head.bias.detach() + offset,
+                                 requires_grad=head.weight.requires_grad)
+
 
 def decision_at(weight: torch.Tensor, point: str | float = "balanced") -> Decision:
     """A point of the curve argmax_c (z_c - alpha log w_c) of a network that was trained with weights w (C,).

@@ -94,6 +94,9 @@ def take_up(config: RunConfig, environment: dict) -> Run | None:
         elif found["data_digest"] != environment["data_digest"]:
             raise RunError(f"run folder {folder}: made from other data of dataset '{config.dataset}' than now in "
                            f"'{config.data_root}'; choose another 'outputs_root' or move the folder away")
+        elif found.get("initial_weights", "") != environment.get("initial_weights", ""):
+            raise RunError(f"run folder {folder}: started from another file than '{config.initial_weights}' is now; "
+                           "choose another 'outputs_root' or move the folder away")
     if (folder / "metrics.json").is_file():
         return load_run(folder)
     write_json(folder / "config.json", dataclasses.asdict(config))
@@ -171,6 +174,26 @@ class Run:
 
         weight = torch.tensor(self.metrics["line"]["weight"])
         return decision_at(weight if self.metrics["line"]["own"] else torch.ones_like(weight), point)
+
+    # doors to a later room: whoever holds a run looks here for what can be done with it
+
+    def load_model(self, device: str = "cpu"):
+        """The trained network, in evaluation mode: images (B, 3, h, w), normalised, -> logits (B, C, h, w)."""
+        from cawalib.predict import load_network
+
+        return load_network(self, device).model
+
+    def segment(self, photographs, out, point: str | float = "balanced", maps: bool = True) -> pd.DataFrame:
+        """Masks, overlays, maps and areas of photographs; see `predict.segment`."""
+        from cawalib.predict import load_network, segment
+
+        return segment(load_network(self, "auto"), photographs, out, point, maps)
+
+    def export(self, path, point: str | float = "rare") -> Path:
+        """The network as one file, .safetensors, .onnx or .pt2; see `predict.export`."""
+        from cawalib.predict import export, load_network
+
+        return export(load_network(self), path, point)
 
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:

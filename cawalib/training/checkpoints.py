@@ -61,6 +61,14 @@ def save(training) -> None:
         torch.save(state, partial)
 
 
+def read_checkpoint(path) -> dict:
+    """What `save` wrote, on the CPU; raises RunError if the file is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a damaged file makes the unpickler fail in any way
+        raise RunError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start again") from None
+
+
 def restore(training) -> None:
     """Take up the run's checkpoint, if it has one.
 
@@ -70,10 +78,7 @@ def restore(training) -> None:
     path = training.config.folder / "checkpoint" / "last.pt"
     if not path.is_file():
         return
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged file makes the unpickler fail in any way
-        raise RunError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start again") from None
+    state = read_checkpoint(path)
     found = (state.get("hash"), state.get("seed"))
     expected = (training.config.hash, training.config.seed)
     if found != expected:

@@ -87,14 +87,23 @@ def _images(dataset, config):
 
 def _logits(model, images, config, accelerator):
     """Logits (B, C, h, w) float32 at the images' size."""
-    images = images.to(accelerator.device)
+    return whole_logits(lambda part: _forward(model, part, accelerator), images.to(accelerator.device), config)
+
+
+def whole_logits(forward, images: torch.Tensor, config: RunConfig) -> torch.Tensor:
+    """Logits (B, C, h, w) at the images' size, as a run is judged: in one piece, or as the mean over windows.
+
+    Args:
+        forward: images (B, 3, h, w), sides multiples of 32 -> logits (B, C, h, w).
+        images: (B, 3, h, w) float32, normalised.
+        config: the run's.
+    """
     if config.evaluation == "slide":
-        return slide(lambda window: _forward(model, window, accelerator), images,
-                     (config.image_height, config.image_width))
+        return slide(forward, images, (config.image_height, config.image_width))
     if config.evaluation == "whole":
         height, width = images.shape[-2:]
-        return _forward(model, _padded(images), accelerator)[..., :height, :width]
-    return _forward(model, images, accelerator)
+        return forward(_padded(images))[..., :height, :width]
+    return forward(images)
 
 
 def _padded(images):
@@ -163,9 +172,7 @@ def sample_predictions(model: SegmentationModel, dataset: SegmentationDataset, s
             samples["images"].append(_resized(dataset[index][0], size))
             samples["labels"].append(labels)
             samples["predictions"].append(_nearest(predicted.cpu().byte(), size))
-            if config.evaluation == "slide":
-                image = _at_most(image, config.image_height * config.image_width)
-            samples["maps"].append(_maps(model, image, present, size))
+            samples["maps"].append(activation_maps(model, image, present, size, config))
             samples["present"].append(present)
     return {name: torch.stack(parts).numpy() for name, parts in samples.items()}
 
@@ -179,8 +186,18 @@ def _at_most(image, pixels):
     return functional.interpolate(image, size, mode="bilinear", antialias=True)
 
 
-def _maps(model, image, present, size):
-    """Maps of the present classes (C, *size) uint8, 255 = 1; those of other classes are 0."""
+def activation_maps(model: SegmentationModel, image: torch.Tensor, present: torch.Tensor, size: tuple[int, int],
+                    config: RunConfig) -> torch.Tensor:
+    """Class activation maps (C, *size) uint8, 255 = 1, on the CPU; those of classes that are not present are 0.
+
+    Args:
+        model: in evaluation mode.
+        image: (1, 3, h, w) float32, normalised.
+        present: (C,) bool.
+        config: the run's; where it judges in windows, the maps are of one image brought down to a window's area.
+    """
+    if config.evaluation == "slide":
+        image = _at_most(image, config.image_height * config.image_width)
     padded = _padded(image)
     # the maps cover what was filled up as well, so they are made larger by as much, and cut
     larger = [round(side * after / before)

@@ -24,6 +24,7 @@ from cawalib.training.evaluation import SMOKE_BATCHES
 from cawalib.training.finish import finish
 from cawalib.training.loop import Training, run_epoch
 from cawalib.training.models import build_model
+from cawalib.training.network_file import check_start, digest, start_from
 from cawalib.training.sampling import RareClassSampler, held_out
 from cawalib.training.transforms import TrainingImages, as_it_is
 
@@ -44,6 +45,7 @@ def train(config: RunConfig) -> Run:
         with accelerator.main_process_first():  # what it reads and counts, the others find
             datasets = load_checked(config)
         made = environment(config, _device_name(accelerator), accelerator.mixed_precision, data_digest(datasets))
+        made["initial_weights"] = digest(config.initial_weights)
         finished = take_up(config, made) if main else None
         accelerator.wait_for_everyone()
         if finished is not None or (config.folder / "metrics.json").is_file():
@@ -61,7 +63,7 @@ def check(config: RunConfig) -> None:
     """Find out whether this machine can do the run, before any data is read or anything is written.
 
     Raises:
-        ConfigError: CUDA or a precision that is not there, an unknown encoder, missing weights, an unfit layer.
+        ConfigError: CUDA or a precision that is not there, an unknown encoder, missing or unfit weights, or layer.
         RunError: an output folder that cannot be written, or no finished run of today to take frozen weights from.
     """
     on_gpu = _on_gpu(config)
@@ -73,6 +75,7 @@ def check(config: RunConfig) -> None:
     network = build_model(config.part(NetworkConfig), num_classes=2)
     if config.target_layer != "decoder":
         layer_output(network, config.target_layer, torch.zeros(1, 3, config.image_height, config.image_width))
+    check_start(config)
     if config.keeps_weights:
         _source_of_weights(config)
     if config.ranked and importlib.util.find_spec("rankseg") is None:
@@ -125,6 +128,8 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
     set_seed(config.seed)
     statistics = class_statistics(datasets["train"])
     model = build_model(config.part(NetworkConfig), len(statistics.classes)).to(memory_format=torch.channels_last)
+    if config.initial_weights:
+        start_from(model, config.initial_weights, statistics.classes)
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=0.9,
                                     weight_decay=config.weight_decay)

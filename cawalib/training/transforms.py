@@ -163,16 +163,21 @@ class EvaluationImages(Dataset):
     """
 
     def __init__(self, dataset: SegmentationDataset, data: DataConfig, evaluation: EvaluationConfig):
-        self.dataset = dataset
-        whole = evaluation.evaluation == "resize"
-        self.size = [data.image_height, data.image_width] if whole else [base_size(data)]
+        self.dataset, self.data, self.evaluation = dataset, data, evaluation
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         image, labels = (torch.from_numpy(array) for array in self.dataset[index])
-        return functional.resize_image(image.permute(2, 0, 1), self.size), labels
+        return as_judged(image, self.data, self.evaluation), labels
+
+
+def as_judged(image: torch.Tensor, data: DataConfig, evaluation: EvaluationConfig) -> torch.Tensor:
+    """An image (H, W, 3) uint8 at the size at which the network judges it, (3, h, w) uint8; see `EvaluationImages`."""
+    whole = evaluation.evaluation == "resize"
+    size = [data.image_height, data.image_width] if whole else [base_size(data)]
+    return functional.resize_image(image.permute(2, 0, 1), size)
 
 
 def collate_evaluation(pairs):
