@@ -11,7 +11,8 @@ from scipy import stats
 from synthetic_runs import make_run
 
 from cawalib.results import METRICS, ComparisonError, compare, compare_classes, per_class, tidy
-from cawalib.results.comparison import check, interval
+from cawalib.results.comparable import check
+from cawalib.results.comparison import interval
 from cawalib.results.measures import metric_named
 from cawalib.runs import SHARED_FIELDS, RunConfig, load_study, versions
 

@@ -91,14 +91,14 @@ def test_a_published_table_gives_what_its_runs_give():
     (lambda text: text.replace("method,", "methods,"), "no column 'method'; did you mean 'methods'?"),
     (lambda text: text.replace(",seed,", ",run,"), "no column 'seed'; found method, run, .* which rows are a pair"),
     (lambda text: text.replace(",", ";"), "no column 'method'; .*found method;seed;.*; expected commas between"),
-    (lambda text: text.replace("ours,1", "ours,0"), "'ours': seed 0 is there 2 times"),
+    (lambda text: text.replace("ours,1", "ours,0"), "'ours': seed 0 is there 2 times, expected once"),
     (lambda text: text.replace("ours,1", "ours,4"), "'ours': lacks seed 1, which baseline 'cross entropy' has"),
     (lambda text: text.replace("ours,1", "ours,"), "results.csv: row 5 has nothing in column 'seed'"),
     (lambda text: text.replace("ours,1", ",1"), "results.csv: row 5 has nothing in column 'method'"),
-    (lambda text: text.replace("0.428", "NaN"), "metric 'mIoU' of 'ours', seed 1: found 'NaN', expected a number"),
-    (lambda text: text.replace("0.428", ""), "metric 'mIoU' of 'ours', seed 1: found '', expected a number"),
-    (lambda text: text.replace("0.428", "inf"), "metric 'mIoU' of 'ours', seed 1: found 'inf', expected a number"),
-    (lambda text: text.replace("0.428", "n/a"), "found 'n/a', expected a number; mend it, or choose by 'metrics'"),
+    (lambda text: text.replace("0.428", "NaN"), "metric 'mIoU' of 'ours', seed 1: found NaN, expected a number"),
+    (lambda text: text.replace("0.428", ""), "metric 'mIoU' of 'ours', seed 1: found nothing, expected a number"),
+    (lambda text: text.replace("0.428", "inf"), "metric 'mIoU' of 'ours', seed 1: found inf, expected a number"),
+    (lambda text: text.replace("0.428", "n/a"), "found n/a, expected a number; leave the row out, or choose by 'met"),
     (lambda text: text.splitlines()[0], "results.csv: no rows, expected one for each method and seed"),
     (lambda text: "", "results.csv: cannot be read as CSV .No columns to parse"),
     (lambda text: text.replace("finished", "finished,,"), "results.csv: rows have more cells than its first line"),
@@ -118,15 +118,33 @@ def test_refusals_say_what_is_wrong(csv, change, message):
 
 @pytest.mark.parametrize("asked, message", [
     ({"metrics": ["mIuo"]}, "metric 'mIuo': unknown; did you mean 'mIoU'. expected one of mIoU, ece, state"),
-    ({"metrics": ["state"]}, "metric 'state' of 'cross entropy', seed 0: found 'finished', expected a number"),
+    ({"metrics": ["state"]}, "metric 'state' of 'cross entropy', seed 0: found finished, expected a number"),
     ({"lower_is_better": ["loss"]}, "metric 'loss': unknown; expected one of mIoU, ece"),
     ({"split": "val"}, "no column 'split' to look for 'val' in"),
     ({"point": "balanced"}, "point: found 'balanced', which has no effect with a table"),
-    ({"differing": ("epochs",)}, "differing: found ..epochs.., which has no effect with a table"),
+    ({"differing": ("lr",)}, "differing: found 'lr', which is no setting .*; did you mean 'learning_rate'"),
 ])
 def test_refused_arguments(csv, asked, message):
     with pytest.raises(ComparisonError, match=message):
         compare(csv, "cross entropy", **asked)
+
+
+def test_columns_named_as_settings_are_what_was_the_same(csv, capsys):
+    frame = pd.read_csv(csv)
+    alike = compare(frame.assign(Epochs=40, network="unet"), "ours")
+    pd.testing.assert_frame_equal(alike, compare(frame, "ours"))
+    other = frame.assign(epochs=[10] * 3 + [40] * 3, dataset=["camvid"] * 5 + ["streets"])
+    with pytest.raises(ComparisonError, match="mixed dataset: 'camvid' in 'cross entropy', seed 0, but 'streets' in "
+                       r"'ours', seed 2; keep rows that are alike, or allow it by differing=\('dataset', 'epochs'\)"):
+        compare(other, "ours")
+    with pytest.raises(ComparisonError, match="mixed epochs: 10 in 'cross entropy', seed 0, but 40 in 'ours', seed 0"):
+        compare(other, "ours", differing="dataset")
+    other.drop(columns="dataset").to_csv(csv, index=False)
+    listed = compare(csv, "ours", differing="epochs")
+    assert listed.attrs["notes"] == ["epochs differs: 10 in 'cross entropy'; 40 in 'ours'"]
+    pd.testing.assert_frame_equal(listed, alike)
+    assert main([str(csv), "--baseline", "ours", "--differing", "epochs"]) == 0
+    assert capsys.readouterr().out.endswith("\nepochs differs: 10 in 'cross entropy'; 40 in 'ours'.\n")
 
 
 def test_files_and_frames_that_are_no_tables(tmp_path, csv):
@@ -151,6 +169,6 @@ def test_command_line(csv, capsys):
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert cells[0][:4] == ["label", "metric", "seeds", "mean"] and len(cells) == 6
     assert cells[-1][:4] == ["ours", "ece", "3", "0.07033"] and cells[-1][-1] == "better"
-    assert lines[-1].startswith("difference: from 'cross entropy'") and lines[-1].endswith("smaller of ece.")
+    assert lines[-1].startswith("difference: from 'cross entropy'") and lines[-1].endswith("Larger is better, but for ece.")
     assert main([str(csv), "--baseline", "crossentropy"]) == 1
     assert capsys.readouterr().err.startswith("cawalib.results: error: baseline 'crossentropy': nothing has this name")

@@ -10,24 +10,27 @@ import numpy as np
 import pandas as pd
 
 from cawalib.results.measures import ComparisonError, metric_named, suggestion
+from cawalib.runs import SHARED_FIELDS
 
 
 def is_table(results) -> bool:
     return isinstance(results, (str, os.PathLike, pd.DataFrame))
 
 
-def read_results(table, split: str = "test", metrics=None) -> pd.DataFrame:
+def read_results(table, split: str = "test", metrics=None) -> tuple[pd.DataFrame, dict[str, list]]:
     """A table of results, a row for each method and seed.
 
     Args:
         table: DataFrame, or the name of a CSV file with commas and decimal points. Its columns, upper or lower case:
             `method`, what is compared (or `label`, which goes first, as in a study's runs.csv); `seed`, by which rows
-            are paired: seeds, folds, whatever methods share; and one for each metric, in any unit.
+            are paired: seeds, folds, whatever methods share; and one for each metric, in any unit. Those named as a
+            setting of `runs.config.SHARED_FIELDS`, such as epochs or dataset, are no metrics, but what was the same.
         split: where there is a column `split`, rows with this in it are read.
         metrics: columns to read; None: all others with numbers in them. Columns of text are left out, so is an index.
 
     Returns:
-        Columns label (str), seed (str), and each metric (float, finite), in the order of the table.
+        The table, with columns label (str), seed (str), and each metric (float, finite), in its own order; and the
+        settings, name -> a value for each row.
 
     Raises:
         ComparisonError: a file that cannot be read, a column that is missing or there twice, no rows, a row without a
@@ -42,8 +45,9 @@ def read_results(table, split: str = "test", metrics=None) -> pd.DataFrame:
     for name, column in (("label", label), ("seed", seed)):
         for at in frame.index[heads[name] == ""][:1]:
             raise ComparisonError(f"{where}: row {at + 1} has nothing in column {column!r}")
-    others = [column for column in frame.columns
-              if column not in (label, seed, named.get("method"), named.get("split"))]
+    settings = {name: [_value(cell) for cell in frame[named[name]]] for name in SHARED_FIELDS if name in named}
+    no_metrics = {label, seed, *(named.get(name) for name in ("method", "split", *settings))}
+    others = [column for column in frame.columns if column not in no_metrics]
     numbers = {column: frame[column].map(_number) for column in others}
     if metrics is None:
         chosen = [column for column in others if numbers[column].notna().any()]
@@ -54,9 +58,9 @@ def read_results(table, split: str = "test", metrics=None) -> pd.DataFrame:
     for column in chosen:
         for at in frame.index[numbers[column].isna()][:1]:
             raise ComparisonError(f"{where}: metric {column!r} of {heads['label'][at]!r}, seed {heads['seed'][at]}: "
-                                  f"found {_text(frame[column][at])!r}, expected a number; mend it, or choose by "
-                                  "'metrics' what to compare")
-    return pd.DataFrame(heads | {column: numbers[column] for column in chosen})
+                                  f"found {_text(frame[column][at]) or 'nothing'}, expected a number; leave the row "
+                                  "out, or choose by 'metrics' what to compare")
+    return pd.DataFrame(heads | {column: numbers[column] for column in chosen}), settings
 
 
 def names(given) -> list[str]:
@@ -130,3 +134,9 @@ def _number(cell):
     except (TypeError, ValueError):
         return math.nan
     return number if math.isfinite(number) else math.nan
+
+
+def _value(cell):
+    """A cell as a setting: a number, or text."""
+    number = _number(cell)
+    return _text(cell) if math.isnan(number) else int(number) if number.is_integer() else number
