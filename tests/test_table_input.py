@@ -169,6 +169,7 @@ def test_command_line(csv, capsys):
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert cells[0][:4] == ["label", "metric", "seeds", "mean"] and len(cells) == 6
     assert cells[-1][:4] == ["ours", "ece", "3", "0.07033"] and cells[-1][-1] == "better"
-    assert lines[-1].startswith("difference: from 'cross entropy'") and lines[-1].endswith("Larger is better, but for ece.")
+    assert lines[-1].startswith("difference: from 'cross entropy'")
+    assert lines[-1].endswith("Larger is better, but for ece.")
     assert main([str(csv), "--baseline", "crossentropy"]) == 1
     assert capsys.readouterr().err.startswith("cawalib.results: error: baseline 'crossentropy': nothing has this name")

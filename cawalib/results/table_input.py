@@ -14,6 +14,7 @@ from cawalib.runs import SHARED_FIELDS
 
 
 def is_table(results) -> bool:
+    """Whether results are a table, or the name of one, and not runs."""
     return isinstance(results, (str, os.PathLike, pd.DataFrame))
 
 
