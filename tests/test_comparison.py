@@ -1,14 +1,20 @@
 """Numbers against hand calculation and scipy; refusals by name."""
 
+import dataclasses
+import re
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from synthetic_runs import make_run
 
 from cawalib.results import METRICS, ComparisonError, compare, compare_classes, per_class, tidy
-from cawalib.results.comparison import check, interval
+from cawalib.results.comparable import check
+from cawalib.results.comparison import interval
 from cawalib.results.measures import metric_named
-from cawalib.runs import RunConfig, versions
+from cawalib.runs import SHARED_FIELDS, RunConfig, load_study, versions
 
 BASE = [(0.9, 0.7, 0.5, 0.3, 0.1), (0.9, 0.7, 0.5, 0.4, 0.1), (0.9, 0.7, 0.5, 0.2, 0.2)]
 
@@ -119,12 +125,13 @@ def test_metric_names():
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda root, runs: runs, "baseline 'crossentropy': no run has this label; did you mean 'cross entropy'"),
+    (lambda root, runs: runs, "baseline 'crossentropy': nothing has this name; did you mean 'cross entropy'"),
     (lambda root, runs: [], "no runs"),
+    (lambda root, runs: [runs[0].folder], "found PosixPath among the runs, expected what runs.load_run gives"),
     (lambda root, runs: runs + [make_run(root, "x", dataset="camvid")], "mixed dataset: streets in 'cross entropy'"),
-    (lambda root, runs: runs + [make_run(root, "x", epochs=9, recorded={"every run": 99})],
+    (lambda root, runs: runs + [make_run(root, "x", score_stride=4, recorded={"every run": 99})],
      "mixed behaviour: version [0-9]+ of 'every run' in .*, but 99 in 'x', seed 0"),
-    (lambda root, runs: runs + [make_run(root, "x", epochs=9, recorded={})],
+    (lambda root, runs: runs + [make_run(root, "x", score_stride=4, recorded={})],
      "mixed behaviour: recorded in .*, but not recorded .commit unknown. in 'x', seed 0"),
     # one run is older than the case, the other of its second version
     (lambda root, runs: [*runs, make_run(root, "x", 0, score_stride=4, recorded=versions(RunConfig())),
@@ -133,8 +140,8 @@ def test_metric_names():
      "mixed behaviour: version 1 of 'score_stride' in 'x', seed 0, but 99 in 'x', seed 1"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 2, epochs=9)], "'CAWA': seed 2 is there 2 times"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 3, epochs=9)], "'CAWA': seeds 0 and 3 differ in 'epochs'"),
-    (lambda root, runs: runs + [make_run(root, "x", epochs=9)], "'x': lacks seed 1, 2, which baseline"),
-    (lambda root, runs: runs + [make_run(root, "x", epochs=9, splits=("val",))],
+    (lambda root, runs: runs + [make_run(root, "x", score_stride=4)], "'x': lacks seed 1, 2, which baseline"),
+    (lambda root, runs: runs + [make_run(root, "x", score_stride=4, splits=("val",))],
      "split 'test': missing in 'x', seed 0"),
 ])
 def test_refusals_name_what_is_wrong(tmp_path, change, message):
@@ -147,3 +154,70 @@ def test_refusals_name_what_is_wrong(tmp_path, change, message):
 
 def test_runs_that_fit_pass(tmp_path):
     check(study(tmp_path, (0.1, 0.2, 0.3)), "cross entropy", "val")
+
+
+# ---------------------------------------------------------------- settings that methods share
+
+@pytest.mark.parametrize("other, message", [
+    ({"epochs": 40}, "mixed epochs: 10 in 'cross entropy', seed 0, but 40 in 'CAWA', seed 0; train them alike, or "
+                     "allow it by differing=('epochs',)"),
+    ({"learning_rate": 0.01}, "mixed learning_rate: 0.003 in .*, but 0.01 in 'CAWA'"),
+    ({"image_width": 256}, "mixed image_width: 128 in .*, but 256 in 'CAWA'"),
+    ({"network": "unet"}, "mixed network: 'small' in .*, but 'unet' in 'CAWA'"),
+    ({"evaluation": "whole"}, "mixed evaluation: 'resize' in .*, but 'whole' in 'CAWA'"),
+    ({"smoke": True}, "mixed smoke: False in .*, but True in 'CAWA'"),
+    ({"optimizer": "sgd", "epochs": 40}, "mixed epochs: .*differing=('epochs', 'optimizer')"),
+])
+def test_a_setting_that_is_not_the_methods_is_refused_by_name(tmp_path, other, message):
+    runs = study(tmp_path, (0.1, 0.2, 0.3), **other)
+    with pytest.raises(ComparisonError, match=re.escape(message).replace(r"\.\*", ".*")) as refusal:
+        compare(runs, "cross entropy")
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(ComparisonError, match="mixed "):
+        compare_classes(runs, "cross entropy", "val")
+
+
+def test_a_listed_setting_may_differ_and_is_told(tmp_path):
+    runs = study(tmp_path, (0.1, 0.2, 0.3), epochs=40)
+    table = compare(runs, "cross entropy", differing="epochs")
+    assert table.attrs["notes"] == ["epochs differs: 10 in 'cross entropy'; 40 in 'CAWA'"]
+    pd.testing.assert_frame_equal(table, compare(study(tmp_path / "alike", (0.1, 0.2, 0.3)), "cross entropy"))
+    assert compare_classes(runs, "cross entropy", "val", differing=("epochs",)).attrs == table.attrs
+    assert compare(runs, "cross entropy", differing=("epochs", "batch_size")).attrs == table.attrs
+    with pytest.raises(ComparisonError, match="mixed epochs"):
+        compare(runs, "cross entropy", differing=("batch_size",))
+
+
+@pytest.mark.parametrize("differing, message", [
+    ("lr", "differing: found 'lr', which is no setting that methods must share; did you mean 'learning_rate'"),
+    (("weight_power",), "differing: found 'weight_power', which is no setting"),
+])
+def test_what_cannot_be_listed(tmp_path, differing, message):
+    with pytest.raises(ComparisonError, match=message):
+        compare(study(tmp_path, (0.1, 0.2, 0.3)), "cross entropy", differing=differing)
+
+
+def test_other_images_are_not_allowed(tmp_path):
+    runs = study(tmp_path, (0.1, 0.2, 0.3), imbalance=10)
+    runs = [dataclasses.replace(run, environment=run.environment | {"data_digest": str(run.config.imbalance)})
+            for run in runs]
+    with pytest.raises(ComparisonError, match="mixed imbalance: 1000.0 in .*, but 10.0 in .*; train them alike$"):
+        compare(runs, "cross entropy")
+    with pytest.raises(ComparisonError, match="mixed data digest"):
+        compare(runs, "cross entropy", differing="imbalance")
+
+
+def test_what_is_the_methods_own_or_changes_no_number_may_differ(tmp_path):
+    own = {"warmup_epochs": 2, "held_out_share": 0.1, "validate_every": 1, "ranked": True, "other_decisions": True,
+           "mixed_precision": "no", "device": "cpu", "data_workers": 2}
+    table = compare(study(tmp_path, (0.1, 0.2, 0.3), **own), "cross entropy")
+    assert table.attrs["notes"] == []
+
+
+@pytest.mark.parametrize("grid", sorted(Path("workflow/grids").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_compares_runs_that_share_their_settings(grid):
+    found = load_study(grid)
+    for group in found.compared:
+        entries = found.group(group) + (found.group("ablations") if group == "methods" else [])
+        shared = {tuple(getattr(entry.config(0), name) for name in SHARED_FIELDS) for entry in entries}
+        assert len(shared) == 1, group

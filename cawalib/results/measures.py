@@ -76,20 +76,24 @@ def per_class(runs: list[Run]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
-def metric_named(name: str) -> str:
-    """The entry of METRICS meant by a name, such as "mIoU" by "miou".
+def metric_named(name: str, metrics=METRICS) -> str:
+    """The one of some metrics that is meant by a name, such as "mIoU" by "miou".
 
     Raises:
         ComparisonError: no such metric; the nearest one is suggested.
     """
-    known = {metric.lower(): metric for metric in METRICS}
+    if name in metrics:
+        return name
+    known = {metric.lower().replace("_", " "): metric for metric in metrics}
     wanted = name.lower().replace("_", " ")
     if wanted not in known:
-        raise ComparisonError(f"metric {name!r}: unknown; {suggestion(name, METRICS)}"
-                              f"expected one of {', '.join(METRICS)}")
+        raise ComparisonError(f"metric {name!r}: unknown; {suggestion(name, metrics)}"
+                              f"expected one of {', '.join(metrics)}")
     return known[wanted]
 
 
 def suggestion(name, known):
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean '{close[0]}'? " if close else ""
+    """What may have been meant by a name that is not known, for an error message; "" where nothing is near."""
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    return f"did you mean '{by_lower[close[0]]}'? " if close else ""

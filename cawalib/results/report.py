@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +14,7 @@ from cawalib.results.side_by_side import SideBySide, side_by_side
 from cawalib.runs import (
     ARCHIVE,
     EVERY_RUN,
-    PLACE_FIELDS,
+    SHARED_FIELDS,
     Run,
     RunError,
     group_folder,
@@ -23,7 +23,7 @@ from cawalib.runs import (
     load_study,
     outdated,
 )
-from cawalib.settings import ConfigError, MethodConfig
+from cawalib.settings import ConfigError
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,8 @@ class ReportConfig:
 def runs_beside(run: Run) -> list[Run]:
     """The finished runs of other methods under the same outputs folder that a run may be held against.
 
-    They have the same seed and the same settings but for those of the method, and would come out the same today.
+    They have the same seed and the same settings but for those of the method (`runs.config.SHARED_FIELDS`), and would
+    come out the same today.
     Labelled by their methods, in alphabetical order; of several runs of one method the newest.
     """
     found = {}
@@ -192,5 +193,4 @@ def runs_beside(run: Run) -> list[Run]:
 
 def _shared(config):
     """The settings that methods which are compared have in common."""
-    own = {field.name for field in fields(MethodConfig)} | set(PLACE_FIELDS) - {"seed"} | {"outputs_root"}
-    return {name: value for name, value in asdict(config).items() if name not in own}
+    return {name: getattr(config, name) for name in ("seed", "mixed_precision", *SHARED_FIELDS)}

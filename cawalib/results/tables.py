@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from cawalib.files import atomic
-from cawalib.results.comparison import check, compare, compare_classes
+from cawalib.results.comparable import check
+from cawalib.results.comparison import compare, compare_classes
 from cawalib.results.measures import GROUPS, name_of, tidy
 from cawalib.runs import Run
 

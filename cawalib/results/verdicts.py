@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cawalib.results.comparison import check
+from cawalib.results.comparable import check
 from cawalib.results.decisions import FOREGROUND, OTHERS, at_its_accuracy, calibration_error, curve, decided, height
 from cawalib.results.measures import ComparisonError, name_of, tidy
 from cawalib.results.statistics import pooled_from, with_verdicts

@@ -20,6 +20,13 @@ from cawalib.settings import (
 
 # Where and on what a run is computed, not what is computed: these stay out of the config hash.
 PLACE_FIELDS = ("seed", "data_root", "prepared_root", "outputs_root", "device", "data_workers")
+# How often a run is looked at, and what it is judged on and by besides: none of it changes the numbers that are there.
+# Of mixed_precision, what it came to on the device counts, which a run records.
+JUDGED_BESIDES = ("validate_every", "evaluate_test", "other_decisions", "ranked", "mixed_precision")
+# What runs of different methods must have in common to be compared: all that is not the method's own (MethodConfig).
+SHARED_FIELDS = tuple(
+    field.name for part in (DataConfig, NetworkConfig, TrainingConfig, EvaluationConfig)
+    for field in dataclasses.fields(part) if field.name not in (*PLACE_FIELDS, *JUDGED_BESIDES))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cawalib.results.comparison import check
+from cawalib.results.comparable import check
 from cawalib.results.figures.style import (
     DISTINCT,
     INK,

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cawalib.method import POINTS
-from cawalib.results.comparison import check
+from cawalib.results.comparable import check
 from cawalib.results.decisions import ON_CURVES, curve
 from cawalib.results.figures.style import DISTINCT, PAGE, in_print_style, label_styles, seed_count
 from cawalib.results.measures import name_of

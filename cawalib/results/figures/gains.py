@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from cawalib.results.comparison import check, compare_classes, interval
+from cawalib.results.comparable import check
+from cawalib.results.comparison import compare_classes, interval
 from cawalib.results.figures.style import (
     COLUMN,
     DISTINCT,
@@ -37,7 +38,7 @@ def gain_against_frequency(runs: list[Run], label: str, baseline: str, split: st
     Classes without a training pixel or without a union in the split are left out.
 
     Raises:
-        ComparisonError: no run has `label`, or whatever `comparison.check` refuses.
+        ComparisonError: no run has `label`, or whatever `comparable.check` refuses.
     """
     if label not in [name_of(run) for run in runs]:
         raise ComparisonError(f"label {label!r}: no run has it")
