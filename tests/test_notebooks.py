@@ -30,7 +30,7 @@ def tagged(notebook, tag):
 def test_all_are_there():
     assert [path.stem for path in NOTEBOOKS] == [
         "01_data_preparation", "02_baseline", "03_cawa_training", "04_ablations", "05_figures",
-        "06_explorer"]
+        "06_explorer", "07_own_photographs"]
 
 
 def test_kernel_and_story(notebook):

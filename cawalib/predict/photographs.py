@@ -29,8 +29,8 @@ def segment(network: TrainedNetwork, photographs, out, point: str | float = "bal
 
     - `masks/NAME.png`: the class of each pixel at the photograph's own size, 8 bits, in the classes' colours;
     - `overlays/NAME.jpg`: these colours over the photograph;
-    - `maps/NAME/CLASS.png`: the class activation map of each class that was found, grey, white = 1, at the size that the
-      network saw;
+    - `maps/NAME/CLASS.png`: the class activation map of each class that was found, grey, white = 1, at the size that
+      the network saw;
     - `areas.csv`: what is returned.
 
     Args:
