@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from contextlib import contextmanager
@@ -41,6 +42,12 @@ def write_arrays(path, **arrays) -> None:
     """Write arrays as compressed npz, atomically."""
     with atomic(path) as partial:
         np.savez_compressed(partial, **arrays)
+
+
+def sha256(path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_writable(folder, parameter: str = "outputs_root") -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cawalib.files import write_arrays, write_json, write_table
-from cawalib.runs import RunConfig, behaviour, load_run, versions
+from cawalib.runs import RunConfig, behaviour, load_run, versions, write_metrics
 
 NAMES = ("road", "building", "sky", "vegetation", "pavement", "car", "fence", "pole", "pedestrian", "bicycle",
          "traffic sign")
@@ -68,7 +68,7 @@ def make_run(root, label="CAWA", seed=0, iou=None, splits=("val", "test"), count
     write_table(config.folder / "history.csv", history(seed, float(np.nanmean(iou))))
     write_table(config.folder / "class_weights.csv", class_weights(names, seed, updates, config.method == "cawa"))
     write_arrays(config.folder / "samples.npz", **samples(count, seed, size))
-    write_json(config.folder / "metrics.json", {
+    write_metrics(config.folder, {
         "dataset": config.dataset, "method": config.method, "seed": seed, "config_hash": config.hash, "smoke": False,
         "epochs": 8, "steps": 80, "classes": names, "palette": palette, "train_pixels": pixels,
         "train_images": images, "train_pixels_where_present": images, "train_size": 320, "groups": grouped,

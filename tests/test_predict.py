@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as transforms
 from cawalib.method import CAWALoss, Decision
 from cawalib.predict import __main__ as command_line
 from cawalib.predict import export, load_network, photographs_in, segment
-from cawalib.runs import RunConfig, RunError
+from cawalib.runs import RunConfig, RunError, write_metrics
 from cawalib.runs.behaviour import BASE
 from cawalib.settings import ConfigError
 from cawalib.training import MEAN, STD, tiny_runs, train
@@ -137,9 +137,8 @@ def test_runs_without_a_network_are_refused_and_the_best_one_is_found(run, confi
         load_network(tmp_path)
     worse = tmp_path / "runs" / "seed0"
     shutil.copytree(run.folder, worse)
-    metrics = json.loads((worse / "metrics.json").read_text())
-    metrics["splits"]["val"]["miou"] = 0.0
-    (worse / "metrics.json").write_text(json.dumps(metrics))
+    splits = run.metrics["splits"]
+    write_metrics(worse, run.metrics | {"splits": splits | {"val": splits["val"] | {"miou": 0.0}}})
     shutil.copytree(run.folder, tmp_path / "runs" / "seed1")
     assert load_network(tmp_path / "runs").source.name == "seed1"
     assert "of 2 runs the one with the best mean IoU on validation" in capsys.readouterr().out

@@ -31,7 +31,7 @@ import pandas as pd
 
 from cawalib.files import atomic, plain, write_json, write_table
 from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
-from cawalib.runs.folders import Run, RunError
+from cawalib.runs.folders import Run, RunError, write_metrics
 
 NAME = "runs.jsonl.gz"
 WEIGHTS = ("score", "basic_weight", "ratio_weight", "weight")
@@ -127,4 +127,4 @@ def unpack(run: ArchivedRun, folder) -> None:
     if run.has_samples:
         with atomic(folder / "samples.npz") as partial:
             partial.write_bytes(base64.b64decode(run.line["samples"]))
-    write_json(folder / "metrics.json", run.metrics)
+    write_metrics(folder, run.metrics)

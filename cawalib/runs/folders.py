@@ -1,15 +1,17 @@
 """Run folders: written whole, read back with their provenance, refused by name when they do not fit.
 
 One run is one folder, `outputs/runs/<dataset>/<method>/<config hash>/seed<k>/`. `metrics.json` is written
-last: it alone means that the run is done. A published run lies in its study's archive instead, see `archive`.
+last: it alone means that the run is done, and it holds checksums of every other file and of itself. A published run
+lies in its study's archive instead, see `archive`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,9 +20,11 @@ import numpy as np
 import pandas as pd
 
 from cawalib.datasets import ClassStatistics
-from cawalib.files import write_json
+from cawalib.files import plain, sha256, write_json
 from cawalib.runs.behaviour import outdated
 from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
+
+FILES = ("config.json", "environment.json", "history.csv", "class_weights.csv", "samples.npz")
 
 
 class RunError(RuntimeError):
@@ -127,6 +131,18 @@ def set_aside(folder: Path, different: list[str]) -> None:
     print(f"{folder}: would come out differently now ({', '.join(different)}), moved to {target.name}")
 
 
+def write_metrics(folder, metrics: dict) -> None:
+    """Write metrics.json, with checksums of what else lies in the folder: the run is done."""
+    folder = Path(folder)
+    sums = {path.name: sha256(path) for path in map(folder.joinpath, FILES) if path.is_file()}
+    write_json(folder / "metrics.json", metrics | {"checksums": sums | {"metrics.json": _sum_of(metrics)}})
+
+
+def _sum_of(metrics):
+    """SHA-256 of metrics, whatever the file looks like."""
+    return hashlib.sha256(json.dumps(plain(metrics), sort_keys=True).encode()).hexdigest()
+
+
 # ---------------------------------------------------------------- reading
 
 @dataclass(frozen=True)
@@ -139,16 +155,25 @@ class Run:
     environment: dict
     label: str = ""  # the study's name for it
     group: str = ""  # the study's group it is compared in
+    checksums: dict = field(default_factory=dict, repr=False)  # file name -> SHA-256; a run of before has none
+
+    def file(self, name: str) -> Path:
+        """A file of the run's folder, after a look at its checksum; raises RunError where that is another one."""
+        path = self.folder / name
+        if name in self.checksums and (not path.is_file() or sha256(path) != self.checksums[name]):
+            raise RunError(f"run folder {self.folder}: {name} is not what the run wrote (its checksum is another one); "
+                           "delete the folder to train it again")
+        return path
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """Per epoch: epoch, learning_rate, train_loss, val_miou, val_mean_accuracy, val_pixel_accuracy, seconds."""
-        return pd.read_csv(self.folder / "history.csv", float_precision="round_trip")
+        return pd.read_csv(self.file("history.csv"), float_precision="round_trip")
 
     @cached_property
     def class_weights(self) -> pd.DataFrame:
         """Per recorded update and class: update, class, score, basic_weight, ratio_weight, weight."""
-        return pd.read_csv(self.folder / "class_weights.csv", float_precision="round_trip")
+        return pd.read_csv(self.file("class_weights.csv"), float_precision="round_trip")
 
     @property
     def has_samples(self) -> bool:
@@ -198,7 +223,7 @@ class Run:
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
         """images (N,H,W,3), labels, predictions (N,H,W) uint8; maps (N,C,H,W) uint8, 255 = 1; present (N,C) bool."""
-        with np.load(self.folder / "samples.npz", allow_pickle=False) as arrays:
+        with np.load(self.file("samples.npz"), allow_pickle=False) as arrays:
             return dict(arrays)
 
 
@@ -206,7 +231,7 @@ def load_run(folder, label: str = "", group: str = "") -> Run:
     """Read a finished run.
 
     Raises:
-        RunError: the folder is missing, not finished, or cannot be read.
+        RunError: the folder is missing, not finished, cannot be read, or holds another file than the run wrote.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -214,7 +239,14 @@ def load_run(folder, label: str = "", group: str = "") -> Run:
     if not (folder / "metrics.json").is_file():
         raise RunError(f"run folder {folder}: not finished (no metrics.json); start the same run again, it resumes")
     try:
-        parts = [json.loads((folder / f"{name}.json").read_text()) for name in ("config", "metrics", "environment")]
-        return Run(folder, config_from(parts[0], where=f"{folder}/config.json"), parts[1], parts[2], label, group)
+        config, metrics, environment = (json.loads((folder / f"{name}.json").read_text())
+                                        for name in ("config", "metrics", "environment"))
+        sums = metrics.pop("checksums", {})
+        if sums and sums["metrics.json"] != _sum_of(metrics):
+            raise ValueError("metrics.json is not what the run wrote: its checksum is another one; delete the folder "
+                             "to train it again")
+        run = Run(folder, config_from(config, where=f"{folder}/config.json"), metrics, environment, label, group, sums)
+        run.file("config.json"), run.file("environment.json")
+        return run
     except (OSError, json.JSONDecodeError, ValueError) as error:
         raise RunError(f"run folder {folder}: cannot be read ({error})") from None

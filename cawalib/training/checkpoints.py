@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import zipfile
 from contextlib import contextmanager
 
 import torch
@@ -64,6 +65,9 @@ def save(training) -> None:
 def read_checkpoint(path) -> dict:
     """What `save` wrote, on the CPU; raises RunError if the file is damaged."""
     try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:  # checksums of all its parts, at which torch.load does not look
+                raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - a damaged file makes the unpickler fail in any way
         raise RunError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start again") from None

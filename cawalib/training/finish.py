@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from cawalib.files import write_arrays, write_json, write_table
-from cawalib.runs import Run, load_run
+from cawalib.runs import Run, load_run, write_metrics
 from cawalib.training.evaluation import sample_predictions
 from cawalib.training.loop import Training, judged, on_split
 
@@ -33,7 +33,7 @@ def finish(training: Training, environment: dict) -> Run:
     environment = environment | {"duration_seconds": round(training.seconds + time.perf_counter() - started, 1),
                                  "peak_memory_bytes": _peak_memory()}
     write_json(folder / "environment.json", environment)
-    write_json(folder / "metrics.json", {
+    write_metrics(folder, {
         "dataset": config.dataset, "method": config.method, "seed": config.seed, "config_hash": config.hash,
         "smoke": config.smoke, "epochs": config.epochs, "steps": config.epochs * training.batches,
         "classes": statistics.classes, "palette": training.datasets["train"].palette,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -47,11 +46,6 @@ def read_network(path) -> tuple[dict[str, torch.Tensor], dict]:
         raise ConfigError(f"{path}: found format {metadata.get('format')!r} in its metadata, expected {FORMAT!r}; "
                           "export the network of a run: python -m cawalib.predict RUN --export FILE")
     return tensors, json.loads(metadata["network"])
-
-
-def digest(path) -> str:
-    """SHA-256 of a file; "" for no file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
 
 
 def check_start(config: RunConfig) -> None:

@@ -14,7 +14,7 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch.utils.data import DataLoader, DistributedSampler
 
 from cawalib.datasets import SegmentationDataset, class_statistics, load_datasets
-from cawalib.files import check_writable
+from cawalib.files import check_writable, sha256
 from cawalib.method import layer_output
 from cawalib.runs import Run, RunConfig, RunError, claim, environment, load_run, outdated, take_up
 from cawalib.settings import ConfigError, DataConfig, MethodConfig, NetworkConfig, TrainingConfig
@@ -24,7 +24,7 @@ from cawalib.training.evaluation import SMOKE_BATCHES
 from cawalib.training.finish import finish
 from cawalib.training.loop import Training, run_epoch
 from cawalib.training.models import build_model
-from cawalib.training.network_file import check_start, digest, start_from
+from cawalib.training.network_file import check_start, start_from
 from cawalib.training.sampling import RareClassSampler, held_out
 from cawalib.training.transforms import TrainingImages, as_it_is
 
@@ -45,7 +45,7 @@ def train(config: RunConfig) -> Run:
         with accelerator.main_process_first():  # what it reads and counts, the others find
             datasets = load_checked(config)
         made = environment(config, _device_name(accelerator), accelerator.mixed_precision, data_digest(datasets))
-        made["initial_weights"] = digest(config.initial_weights)
+        made["initial_weights"] = sha256(config.initial_weights) if config.initial_weights else ""
         finished = take_up(config, made) if main else None
         accelerator.wait_for_everyone()
         if finished is not None or (config.folder / "metrics.json").is_file():
