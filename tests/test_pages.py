@@ -95,5 +95,5 @@ def test_committed_pages_show_the_committed_tables(page):
 
 @pytest.mark.parametrize("page", pages.PAGES)
 def test_no_line_begins_with_the_marker_of_a_number(page):
-    """Markdown takes such a line for HTML: it cuts the paragraph there, and shows the line's links as they are typed."""
+    """Markdown takes such a line for HTML: it cuts the paragraph there, and shows links as they are typed."""
     assert re.findall(r"^[ >*-]*<!-- (?!table|end of table).*", (ROOT / page).read_text(), re.MULTILINE) == []
