@@ -10,7 +10,7 @@ from pathlib import Path
 
 from docutils import nodes
 from latex2mathml.converter import convert
-from sphinx.addnodes import download_reference
+from sphinx.addnodes import download_reference, pending_xref
 
 ROOT = Path(__file__).resolve().parents[1]
 # owner and name on GitHub: they stand in the README's badge and nowhere else
@@ -41,7 +41,7 @@ add_module_names = False
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:.*", r"(torch|nn|np|numpy|collections)\..*")]
 
 html_theme = "sphinx_book_theme"
-html_title = project
+html_title = "CAWASeg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
@@ -80,11 +80,13 @@ def _prepare(cell):
 
 
 def on_read(app, doctree):
-    """Files that are no pages are on GitHub; pictures of other servers, such as badges, become their words."""
-    for node in doctree.findall(download_reference):
-        path = (ROOT / app.env.current_document.docname).parent.joinpath(node["reftarget"]).resolve().relative_to(ROOT)
-        link = nodes.reference("", "", *node.children, refuri=f"{REPOSITORY}/blob/HEAD/{path.as_posix()}")
-        node.replace_self(link)
+    """Files and folders that are no pages are on GitHub; pictures of other servers, as badges are, become words."""
+    here = (ROOT / app.env.current_document.docname).parent
+    for node in doctree.findall(lambda node: isinstance(node, (download_reference, pending_xref))):
+        path = here.joinpath(node["reftarget"]).resolve()
+        if isinstance(node, download_reference) or node["reftype"] == "myst" and path.is_dir():
+            address = f"{REPOSITORY}/{'tree' if path.is_dir() else 'blob'}/HEAD/{path.relative_to(ROOT).as_posix()}"
+            node.replace_self(nodes.reference("", "", *node.children, refuri=address))
     for node in doctree.findall(nodes.image):
         if "://" in node["uri"]:
             node.replace_self(nodes.Text(node["alt"]))
@@ -103,13 +105,18 @@ def on_finish(app, exception):
         shutil.copy(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
 
 
+def _mathml(latex, display):
+    """MathML, with room around names of functions."""
+    return re.sub(r"<mi>(log|ln)</mi>", r'<mo lspace="0.17em" rspace="0.17em">\1</mo>', convert(latex, display=display))
+
+
 def inline_formula(translator, node):
-    translator.body.append(convert(node.astext()))
+    translator.body.append(_mathml(node.astext(), "inline"))
     raise nodes.SkipNode
 
 
 def formula(translator, node):
-    translator.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>\n')
+    translator.body.append(f'<div class="formula">{_mathml(node.astext(), "block")}</div>\n')
     raise nodes.SkipNode
 
 
