@@ -60,7 +60,7 @@ def test_figure_is_labelled_and_stored(study, tmp_path, name):
 
 
 def test_ipython_shows_the_picture_with_its_alternative_text(study):
-    """What a notebook stores: the picture as ever, and beside it what nbconvert and the website take as its text."""
+    """What a notebook stores: the picture as ever, and beside it the text that the website takes."""
     shell = InteractiveShell.instance()
     try:
         select_figure_formats(shell, {"png"})
