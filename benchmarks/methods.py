@@ -65,7 +65,7 @@ def main():
     print(text)
     if options.write:
         with atomic(options.write) as partial:
-            partial.write_text(text + "\n")
+            partial.write_text(f"# What each remedy costs\n\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.pylabtools import select_figure_formats
 from synthetic_runs import make_run, make_study
 
 from cawalib.results import ComparisonError, figures, tables
@@ -55,6 +57,19 @@ def test_figure_is_labelled_and_stored(study, tmp_path, name):
     stored = (tmp_path / "new" / f"{name}.pdf").read_bytes()
     assert b"CreationDate" not in stored and b"/Type3" not in stored and len(stored) > 5000
     assert (tmp_path / "new" / f"{name}.png").stat().st_size > 5000
+
+
+def test_ipython_shows_the_picture_with_its_alternative_text(study):
+    """What a notebook stores: the picture as ever, and beside it the text that the website takes."""
+    shell = InteractiveShell.instance()
+    try:
+        select_figure_formats(shell, {"png"})
+        data, metadata = shell.display_formatter.format(figures.group_bars(study, "val"))
+    finally:
+        InteractiveShell.clear_instance()
+    assert {"image/png", "text/plain"} <= set(data)
+    alternative = "Head, body and tail mIoU per label: bar for the mean, line for its 95 % interval, a dot per seed."
+    assert metadata == {"image/png": {"alt": alternative}}
 
 
 def test_the_same_runs_give_the_same_bytes(study, tmp_path):

@@ -59,6 +59,12 @@ def test_outputs_are_of_this_source(notebook):
     assert "error" not in kinds and kinds & {"display_data", "execute_result"}
 
 
+def test_pictures_have_an_alternative_text(notebook):
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert pictures and all(len(output.metadata["image/png"]["alt"].split()) > 5 for output in pictures)
+
+
 def test_something_is_compared(notebook):
     cells = tagged(notebook, "nbval-check-output")
     assert cells and all(cell.outputs for cell in cells)

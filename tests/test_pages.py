@@ -1,5 +1,6 @@
 """Tables in pages are the published ones."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,9 @@ def test_the_readme_counts_the_remedies_that_there_are():
 def test_committed_pages_show_the_committed_tables(page):
     text = (ROOT / page).read_text()
     assert pages.fill(text, ROOT) == text, "older than what was published: python -m cawalib.results.pages"
+
+
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_no_line_begins_with_the_marker_of_a_number(page):
+    """Markdown takes such a line for HTML: it cuts the paragraph there, and shows links as they are typed."""
+    assert re.findall(r"^[ >*-]*<!-- (?!table|end of table).*", (ROOT / page).read_text(), re.MULTILINE) == []

@@ -16,7 +16,7 @@ from cawalib.method.weighting import Feedback
 
 
 class CAWAWeights(nn.Module):
-    """Class weights from predictions, for people with a loss of their own.
+    """Class weights from predictions, for people with a loss of their own::
 
         weights = CAWAWeights(num_classes=19)
         weight = weights.update(logits, labels)          # (C,), mean 1, no gradient
@@ -46,9 +46,7 @@ class CAWAWeights(nn.Module):
         self._calls = 0  # the same number on the host, so that no step waits for it
 
     def update(self, output, labels: torch.Tensor) -> torch.Tensor:
-        """Score a batch, move the weights, and give them.
-
-        Args: see `inputs.main_logits` and `inputs.class_labels` for what is taken.
+        """Score a batch, move the weights, and give them: what `inputs.main_logits` and `inputs.class_labels` take.
         """
         logits, labels = self._prepared(main_logits(output, self.num_classes), labels)
         self._move(Feedback(labels, logits.detach()))
@@ -61,7 +59,7 @@ class CAWAWeights(nn.Module):
 
     @property
     def score(self) -> torch.Tensor:
-        """S (C,) in [0, 1]: how well each class is found, as a running mean."""
+        """S (C,) in [0, 1], the running mean of how well each class is found."""
         return self.weighting.score()
 
     def table(self, class_names) -> str:
@@ -101,7 +99,7 @@ class CAWAWeights(nn.Module):
 
 
 class CAWALoss(CAWAWeights):
-    """Weighted cross entropy whose class weights move by themselves, in training mode, with each call.
+    """Weighted cross entropy whose class weights move by themselves, in training mode, with each call::
 
         criterion = CAWALoss(num_classes=19, model=net)  # net: images -> logits
         loss = criterion(net(images), labels)

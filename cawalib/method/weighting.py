@@ -50,7 +50,7 @@ class Weighting(nn.Module):
 
     @property
     def usual(self) -> torch.Tensor:
-        """The weights (C,) that the network tends to: those at the end, but for weights that jump with each batch."""
+        """The weights (C,) that the network tends to, those at the end, but for weights that jump with each batch."""
         return self.weight
 
     def update(self, feedback: Feedback) -> None:

@@ -69,6 +69,7 @@ class Picture:
 
     @in_print_style
     def _laid_out(self, pick):
+        """Above, map over image, mask against labels, and labels; below, counts, CSPS and the weights of classes."""
         ratio = self.explorer.labels.shape[1] / self.explorer.labels.shape[2]
         pictures, bars = (PAGE - 0.1) / 3 * ratio + 0.2, 0.15 * max(len(self.rows), 11) + 0.7
         figure = plt.figure(figsize=(PAGE, pictures + bars + 0.2), layout="constrained")

@@ -78,7 +78,12 @@ def _colours(dataset):
 
 @in_print_style
 def image_and_labels(image: np.ndarray, labels: np.ndarray, dataset: SegmentationDataset) -> Figure:
-    """One image (H, W, 3) uint8 beside its labels (H, W); the legend names the classes in it, up to 30."""
+    """One image beside its labels; the legend names the classes in it, up to 30.
+
+    Args:
+        image: (H, W, 3) uint8.
+        labels: (H, W).
+    """
     entries = legend_entries([labels], dataset.classes, _colours(dataset))
     columns, height = legend_size(entries, PAGE)
     height += PAGE / 2 * _ratio(labels.shape) + 0.15

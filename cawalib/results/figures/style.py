@@ -7,6 +7,7 @@ with each, so that greyscale print works as well. Colours of classes are the dat
 from __future__ import annotations
 
 import functools
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,11 @@ OTHER_STYLES = tuple(
 def in_print_style(draw):
     """Decorator: draw in the print style, from matplotlib's defaults, and let pyplot forget the figure.
 
-    A notebook then shows it once, as the value of its cell, and open figures do not pile up.
+    A notebook then shows it once, as the value of its cell, and open figures do not pile up. The first sentence of the
+    function's docstring is the picture's alternative text, for those who cannot see it.
     """
+    bundle = {}, {"image/png": {"alt": alternative_text(draw)}}  # no data, which IPython makes, but metadata
+
     @functools.wraps(draw)
     def drawn(*arguments, **named):
         with plt.style.context(["default", PRINT]):
@@ -75,8 +79,15 @@ def in_print_style(draw):
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out once: what is stored is what labels were placed for
         plt.close(figure)
+        figure._repr_mimebundle_ = lambda **_: bundle
         return figure
     return drawn
+
+
+def alternative_text(draw) -> str:
+    """The first sentence of a drawing function's docstring, without marks of code."""
+    summary = inspect.getdoc(draw).split("\n\n")[0]
+    return " ".join(summary.split(". ")[0].replace("`", "").split()).removesuffix(".") + "."
 
 
 def save(figure: Figure, folder, name: str) -> None:
