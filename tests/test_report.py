@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import make_run, raise_version
+from synthetic_runs import edit, make_run, raise_version
 
 from cawalib.results import ReportConfig, publish, report
-from cawalib.runs import ARCHIVE, RunConfig, RunError, load_runs, load_study, read_archive
+from cawalib.runs import ARCHIVE, RunConfig, RunError, load_run, load_runs, load_study, read_archive
 from cawalib.settings import ConfigError
 from cawalib.training import train
 
@@ -44,11 +44,6 @@ def read_section(path, name):
     rows = [[cell.strip().replace("\\*", "*") for cell in line.strip("|").split("|")] for line in text.split("\n")
             if line.startswith("|") and not line.startswith("|:")]
     return pd.DataFrame(rows[1:], columns=rows[0])
-
-
-def edit(path, **changes):
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | changes))
 
 
 def test_what_is_read_and_refused(study, monkeypatch):
@@ -100,7 +95,7 @@ def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tm
 def test_an_unfinished_study_is_published_as_such_and_comes_back(study, monkeypatch):
     monkeypatch.setattr(publish, "load_runs", lambda *asked, **named: load_runs(*asked, **named, allow_smoke=True))
     (_, plain), (_, ours), (_, tau) = study.configs()
-    before = ours.folder.joinpath("metrics.json").read_text()
+    before = load_run(ours.folder).metrics
     tau.folder.joinpath("metrics.json").unlink()
     publish.publish(study, "kept", unfinished=True)
     page = Path("kept/README.md").read_text()
@@ -122,9 +117,9 @@ def test_an_unfinished_study_is_published_as_such_and_comes_back(study, monkeypa
         raise_version(patch, "method cawa")
         assert publish.restore(study, archive) == 0 and not ours.folder.exists()
     assert publish.restore(study, archive) == 1  # plain is still there, tau was not published
-    assert ours.folder.joinpath("metrics.json").read_text() == before
+    assert load_run(ours.folder).metrics == before
     made = json.loads((ours.folder / "environment.json").read_text())
-    (ours.folder / "environment.json").write_text(json.dumps(made | {"behaviour": {"every run": 0}}))
+    edit(ours.folder / "environment.json", behaviour={"every run": 0})
     assert publish.restore(study, archive) == 1  # a stale one makes room
     assert json.loads((ours.folder / "environment.json").read_text()) == made
     assert (ours.folder.with_name("seed0.old1") / "metrics.json").is_file()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from synthetic_runs import raise_version
+from synthetic_runs import edit, raise_version
 
 from cawalib.datasets import DatasetError
 from cawalib.runs import RunConfig, RunError
@@ -137,8 +137,7 @@ def test_frozen_weights_are_the_last_of_the_other_run(data, tmp_path):
     ("behaviour", {"every run": 0}, r"its weights are to be kept, but it would come out differently today \(every run"),
     ("data_digest", "other", "its weights are to be kept, but it was made from other data")])
 def test_frozen_weights_of_a_run_that_does_not_count_are_refused(data, tmp_path, name, value, words):
-    path = train(settings(data, tmp_path, smoke=True)).folder / "environment.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    edit(train(settings(data, tmp_path, smoke=True)).folder / "environment.json", **{name: value})
     with pytest.raises(RunError, match=words):
         train(settings(data, tmp_path, smoke=True, score_source="frozen"))
 
@@ -393,6 +392,7 @@ def test_a_setting_that_came_later_leaves_a_finished_run_as_it_is(data, tmp_path
     kept = json.loads(path.read_text())
     del kept["held_out_share"]
     path.write_text(json.dumps(kept))
+    edit(path)
     train(config)
     assert "Already finished" in capsys.readouterr().out
     path.write_text(json.dumps(kept | {"epochs": 77}))
