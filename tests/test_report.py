@@ -104,7 +104,7 @@ def test_an_unfinished_study_is_published_as_such_and_comes_back(study, monkeypa
     table = pd.read_csv("kept/runs.csv")
     assert table[["label", "split"]].values.tolist() == [
         ["ours", "test"], ["ours", "val"], ["plain", "test"], ["plain", "val"]]
-    measured = json.loads(before)["splits"]["val"]
+    measured = before["splits"]["val"]
     assert table.loc[1, "mIoU"] == pytest.approx(measured["miou"], abs=1e-5)
     assert table.loc[1, "head mIoU (pixels)"] == pytest.approx(measured["group_miou"]["pixels"]["head"], abs=1e-5)
     archive = Path("kept", ARCHIVE)
