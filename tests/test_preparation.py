@@ -10,8 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cawalib.datasets import DatasetError, base, camvid, layouts, list_datasets, load_datasets, preparation, prepared
+from cawalib.datasets import (
+    DatasetError,
+    base,
+    camvid,
+    digests,
+    layouts,
+    list_datasets,
+    load_datasets,
+    preparation,
+    prepared,
+)
+from cawalib.datasets.digests import pairs_digest
 from cawalib.datasets.statistics import split_table, survey, survey_path
+from cawalib.files import sha256
 from cawalib.runs import RunConfig
 
 LABELS = [np.array([[0, 0, 3], [3, 11, 255]]), np.array([[0, 1, 1], [1, 1, 1]]), np.array([[11, 11, 11], [2, 2, 2]])]
@@ -79,25 +91,45 @@ def test_changed_files_or_another_mapping_are_counted_anew(root, large, tmp_path
     dataset = train_split(root)
     before, folder = survey(dataset, tmp_path), prepared.write(dataset, tmp_path)
     path = root / "trainannot" / "0.png"
-    size = path.stat().st_size
+    times = path.stat()
     save(path, np.array([[1, 1, 3], [3, 11, 255]]))
-    assert path.stat().st_size == size and train_split(root).digest == dataset.digest  # not seen in the file list
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a copy that keeps times
+    assert path.stat().st_size == times.st_size and train_split(root).digest != dataset.digest
     assert survey(train_split(root), tmp_path).statistics.pixels[1] == before.statistics.pixels[1] + 2
-    with pytest.raises(DatasetError, match="decoded from files of which one was changed since"):
-        prepared.find(train_split(root), tmp_path)
-    assert prepared.write(train_split(root), tmp_path) == folder
+    assert prepared.find(train_split(root), tmp_path) is None
+    assert prepared.write(train_split(root), tmp_path) != folder
     assert prepared.find(train_split(root), tmp_path)(0)[1][0, 0] == 1
 
 
-def test_the_way_out_of_changed_files_works(root, large):
-    asked = preparation_config(root, decode=True, data_workers=0)
-    preparation.prepare(asked)
-    os.utime(root / "train" / "0.png", (1, 2e9))
-    with pytest.raises(DatasetError, match="changed since; delete the folder, or run notebook 01 with decode again"):
-        load_datasets(config(root))
-    preparation.read(asked)  # what 01 does, in its order
-    preparation.prepare(asked)
-    load_datasets(config(root))
+def test_a_bit_of_a_jpeg_that_no_decoder_misses_changes_the_digest(tmp_path):
+    paths = tmp_path / "images" / "a.jpg", tmp_path / "masks" / "a.png"
+    for path in paths:
+        path.parent.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(paths[0], quality=95)
+    Image.fromarray(noise[..., 0] % 11).save(paths[1])
+    before, content = pairs_digest([paths], b""), bytearray(paths[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    paths[0].write_bytes(content)
+    Image.open(paths[0]).load()  # nothing is told
+    assert pairs_digest([paths], b"") != before != pairs_digest([paths], b"another mapping")
+
+
+def test_large_data_are_read_once_and_again_when_a_file_was_written(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "REMEMBERED_FROM", 0)
+    read = []
+    monkeypatch.setattr(digests, "sha256", lambda path: read.append(path) or sha256(path))
+    pairs = [(root / "train" / f"{number}.png", root / "trainannot" / f"{number}.png") for number in range(3)]
+    first = pairs_digest(pairs, b"", tmp_path)
+    assert len(read) == 6 and pairs_digest(pairs, b"", tmp_path) == first == pairs_digest(pairs, b"")
+    assert len(read) == 12  # twice without a folder to remember in
+    times = pairs[1][1].stat()
+    pairs[1][1].write_bytes(pairs[1][1].read_bytes())
+    os.utime(pairs[1][1], ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert pairs_digest(pairs, b"", tmp_path) == first and read[12:] == [pairs[1][1]]
+    [table] = (tmp_path / "digests").iterdir()
+    table.write_text("{")
+    assert pairs_digest(pairs, b"", tmp_path) == first and len(read) == 19
 
 
 def test_another_mapping_is_counted_anew(root):

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from cawalib.datasets.digests import pairs_digest
+
 IGNORE = 255
 # Data up to this size is kept decoded in memory: every file is then read once, before training starts.
 KEEP_IN_MEMORY_BYTES = 1 << 30
@@ -50,8 +52,7 @@ class SegmentationDataset:
         palette: one RGB colour 0..255 per class.
         length: number of pairs.
         read: index -> (image, labels).
-        digest: SHA-256 of what identifies the pairs (file list with sizes, or the settings of drawn scenes).
-        changed: when the newest of the files was changed, in nanoseconds; 0 where there are none.
+        digest: SHA-256 of all that the pairs hold, see `digests`, or of drawn scenes.
         survey: `statistics.Survey` of all pairs, once they were read and so verified.
     """
 
@@ -62,7 +63,6 @@ class SegmentationDataset:
     length: int
     read: Callable[[int], tuple[np.ndarray, np.ndarray]]
     digest: str
-    changed: int = 0
     survey: Any = None
     _kept: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
@@ -137,34 +137,18 @@ def _read_shrunk(dataset, short_side, with_labels, index):
 
 # ---------------------------------------------------------------- pairs of files
 
-def from_files(name, split, classes, palette, pairs, to_class) -> SegmentationDataset:
+def from_files(name, split, classes, palette, pairs, to_class, kept_in=None) -> SegmentationDataset:
     """A dataset of image and label files.
 
     Args:
         pairs: list of (image path, label path).
         to_class: (256,) table from the value on disk to the class id, 255 = ignore, -1 = not allowed.
+        kept_in: see `digests.pairs_digest`.
     """
     to_class = np.asarray(to_class, dtype=np.int16)
     read = partial(_read_pair, tuple(pairs), to_class)
     return SegmentationDataset(name, split, classes, palette, len(pairs), read,
-                               file_list_digest(pairs, to_class.tobytes()), newest_change(pairs))
-
-
-def file_list_digest(pairs, mapping: bytes) -> str:
-    """SHA-256 over the names and sizes of all files, and over how their labels are mapped to classes."""
-    digest = hashlib.sha256(mapping)
-    for pair in pairs:
-        for path in pair:
-            digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
-    return digest.hexdigest()
-
-
-def newest_change(pairs) -> int:
-    """When the newest of all files was changed, in nanoseconds.
-
-    Not part of the digest, which is the same for copies; but what was made of older files is made again.
-    """
-    return max((path.stat().st_mtime_ns for pair in pairs for path in pair), default=0)
+                               pairs_digest(pairs, to_class.tobytes(), kept_in))
 
 
 def _read_pair(pairs, to_class, index):

@@ -21,10 +21,9 @@ from cawalib.datasets.base import (
     SegmentationDataset,
     UnknownLabels,
     check_sizes,
-    file_list_digest,
-    newest_change,
 )
 from cawalib.datasets.class_table import packed, read_classes, read_text, unpacked, wrong
+from cawalib.datasets.digests import pairs_digest
 
 SPLITS = ("train", "val", "test")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -42,7 +41,7 @@ def splits(root) -> tuple[str, ...]:
     return SPLITS if Path(root, "test.txt").is_file() else SPLITS[:2]
 
 
-def load(root, split: str, val_fraction: float = 0.2, split_seed: int = 0) -> SegmentationDataset:
+def load(root, split: str, val_fraction: float = 0.2, split_seed: int = 0, kept_in=None) -> SegmentationDataset:
     """One split of a folder of own images.
 
     Args:
@@ -51,6 +50,7 @@ def load(root, split: str, val_fraction: float = 0.2, split_seed: int = 0) -> Se
         val_fraction: without lists: share of the pairs that goes to val, at least one.
         split_seed: without lists: which ones. A pair's rank depends on this and its name alone, so that the choice
             is the same everywhere, and adding an image moves few others.
+        kept_in: see `digests.pairs_digest`.
 
     Raises:
         DatasetError: a folder, list, class table or pairing of files that cannot be used.
@@ -67,7 +67,7 @@ def load(root, split: str, val_fraction: float = 0.2, split_seed: int = 0) -> Se
     meaning = json.dumps([table.names, table.palette, sorted(table.ids.items()), sorted(table.colours.items())])
     return SegmentationDataset("folder", split, table.names, table.palette, len(found.pairs),
                                partial(_read_pair, tuple(found.pairs), table),
-                               file_list_digest(found.pairs, meaning.encode()), newest_change(found.pairs))
+                               pairs_digest(found.pairs, meaning.encode(), kept_in))
 
 
 # ---------------------------------------------------------------- files and splits

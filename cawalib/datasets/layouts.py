@@ -155,11 +155,12 @@ def find(dataset: FileDataset, root, split: str) -> Found | None:
     return best
 
 
-def load(dataset: FileDataset, root, split: str, found: Found | None = None) -> SegmentationDataset:
+def load(dataset: FileDataset, root, split: str, found: Found | None = None, kept_in=None) -> SegmentationDataset:
     """One split of a dataset.
 
     Args:
         found: its files, if they were looked for already.
+        kept_in: see `digests.pairs_digest`.
 
     Raises:
         DatasetError: the folder is missing, holds no such split, or images and labels do not pair up.
@@ -174,7 +175,7 @@ def load(dataset: FileDataset, root, split: str, found: Found | None = None) -> 
                            f"{expected_folders(dataset, split)}{_archives_hint(dataset, root)}")
     found.check()
     to_class = dataset.to_class if found.layout.to_class is None else found.layout.to_class
-    return from_files(dataset.name, split, dataset.classes, dataset.palette, found.pairs, to_class)
+    return from_files(dataset.name, split, dataset.classes, dataset.palette, found.pairs, to_class, kept_in)
 
 
 def expected_folders(dataset: FileDataset, split: str) -> str:
@@ -202,6 +203,9 @@ def _by_name(folder, endings, ignored=()):
         ending = next((ending for ending in endings if path.name.lower().endswith(ending.lower())), None)
         if ending is None:
             continue
+        if not path.is_file():  # a pipe would be waited for without end
+            raise DatasetError(f"{path}: found a broken link or no plain file, expected an image; remove it or put one "
+                               "there")
         key = path.name[:-len(ending)]
         if key in found:
             raise DatasetError(f"{path}: a file of the same name, {found[key]}, is there already; names must be unique")

@@ -52,7 +52,8 @@ def list_datasets(config: DataConfig, partly: bool = False, smoke: bool = False)
     if config.dataset == "streets":
         splits = {split: load_streets(config, split) for split in STREETS_COUNTS}
     elif config.dataset == "folder":
-        splits = {split: folder.load(config.data_root, split, config.val_fraction, config.split_seed)
+        splits = {split: folder.load(config.data_root, split, config.val_fraction, config.split_seed,
+                                      config.prepared_root)
                   for split in folder.splits(config.data_root)}
     else:
         splits = _from_layouts(config, partly, smoke)
@@ -78,10 +79,10 @@ def _from_layouts(config, partly, smoke):
     there = [split for split in found if found[split]]
     if "train" not in there and "val" in there and smoke:
         # a smoke run only shows that everything works, and is never compared: any pairs will do
-        validation = layouts.load(dataset, config.data_root, "val", found["val"])
+        validation = layouts.load(dataset, config.data_root, "val", found["val"], config.prepared_root)
         return {"train": dataclasses.replace(validation, split="train"), "val": validation}
     try:
-        return {split: layouts.load(dataset, config.data_root, split, found[split])
+        return {split: layouts.load(dataset, config.data_root, split, found[split], config.prepared_root)
                 for split in (there if partly and there else found)}
     except DatasetError as error:
         hint = ", or set smoke to only see that it runs, on the validation split" if there == ["val"] else ""

@@ -28,7 +28,7 @@ SHARDS = "[0-9]*.safetensors"  # not what a killed process left half written, wh
 
 
 def folder_of(dataset: SegmentationDataset, root, short_side: int) -> Path:
-    """Where the decoded pairs of a dataset go: one folder per file list and short side."""
+    """Where the decoded pairs of a dataset go: one folder for what its files hold and a short side."""
     size = f"short{short_side}" if short_side else "original"
     return Path(root, dataset.name, f"{dataset.split}-{dataset.digest[:16]}-{size}")
 
@@ -49,17 +49,14 @@ def write(dataset: SegmentationDataset, root, short_side: int = 0, workers: int 
         DatasetError: no room on the disk, a folder that cannot be written, or a pair that cannot be used.
     """
     folder = folder_of(dataset, root, short_side)
-    if (folder / "prepared.json").is_file() and _changed(folder) == dataset.changed:
+    if (folder / "prepared.json").is_file():
         return folder
-    if folder.is_dir() and _changed(folder) != dataset.changed:
-        shutil.rmtree(folder)  # made of files that were changed since
     if short_side:
         dataset = dataset.shrunk(short_side, labels=dataset.split == "train")
     pair_bytes = sum(array.nbytes for array in dataset[0])
     per_shard = max(1, SHARD_BYTES // pair_bytes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "made_of.json", {"changed": dataset.changed})
         _check_room(folder, pair_bytes * len(dataset))
         starts = range(0, len(dataset), per_shard)
         job = partial(_write_shard, dataset, folder, per_shard)
@@ -74,14 +71,6 @@ def write(dataset: SegmentationDataset, root, short_side: int = 0, workers: int 
         raise DatasetError(f"parameter 'prepared_root': {folder} cannot be written ({reason}); make room and start "
                            "again to go on, or choose another folder") from None
     return folder
-
-
-def _changed(folder):
-    """When the newest file that the pairs in a folder were made of was changed."""
-    try:
-        return json.loads((folder / "made_of.json").read_text())["changed"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _check_room(folder, needed):
@@ -107,7 +96,7 @@ def find(dataset: SegmentationDataset, root, short_side: int = 0) -> PreparedPai
     """The decoded pairs of a dataset (as its files lie), or None if they were not written whole.
 
     Raises:
-        DatasetError: prepared.json cannot be read or is of other data, or a file was changed since.
+        DatasetError: prepared.json cannot be read or is of other data.
     """
     folder = folder_of(dataset, root, short_side)
     if not (folder / "prepared.json").is_file():
@@ -121,9 +110,6 @@ def find(dataset: SegmentationDataset, root, short_side: int = 0) -> PreparedPai
     if not whole:
         raise DatasetError(f"{folder / 'prepared.json'}: is not what notebook 01 wrote; delete the folder and run it "
                            "again")
-    if _changed(folder) != dataset.changed:
-        raise DatasetError(f"{folder}: decoded from files of which one was changed since; delete the folder, or run "
-                           "notebook 01 with decode again")
     return pairs
 
 

@@ -1,8 +1,8 @@
 """How often each class occurs: the long tail that every class weighting answers to. Training split only.
 
 All of it comes from one pass over a split, the survey, which also is its verification: every image and every label
-file is read once. For data too large for memory, it is kept under the digest of the file list, so that the next run
-starts at once.
+file is read once. For data too large for memory, it is kept under the digest of what the files hold, so that the next
+run starts at once.
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ def survey(dataset: SegmentationDataset, folder=None, workers: int = 0) -> Surve
     """
     path = survey_path(dataset, folder) if folder and not dataset.small else None
     if path and path.is_file():
-        kept = _read(path, dataset)
-        if kept is not None:
-            return kept
+        return _read(path, dataset)
     if path:
         _check_folder(path.parent)
     result = _add_up(dataset, workers)
@@ -199,7 +197,7 @@ def _refuse(dataset, problems):
 def _write(path, dataset, result):
     try:
         write_json(path, {
-            "digest": dataset.digest, "changed": dataset.changed, "classes": dataset.classes, "size": len(dataset),
+            "digest": dataset.digest, "classes": dataset.classes, "size": len(dataset),
             "pixels": result.statistics.pixels, "images": result.statistics.images,
             "pixels_where_present": result.statistics.pixels_where_present, "together": result.together,
             "sizes": result.sizes, "all_pixels": result.all_pixels})
@@ -208,13 +206,11 @@ def _write(path, dataset, result):
 
 
 def _read(path, dataset):
-    """The kept survey; None if a file was changed since."""
+    """The kept survey."""
     try:
         kept = json.loads(path.read_text())
         if kept["digest"] != dataset.digest or kept["classes"] != list(dataset.classes):
             raise ValueError("it is of other data")
-        if kept["changed"] != dataset.changed:
-            return None
         statistics = ClassStatistics(dataset.classes, *(np.array(kept[name], dtype=np.int64) for name in (
             "pixels", "images", "pixels_where_present")), kept["size"])
         return Survey(statistics, np.array(kept["together"], dtype=np.int64), kept["sizes"], kept["all_pixels"])
