@@ -1,5 +1,9 @@
 """Training: networks, images on their way in, the loop, and the evaluation at its end. `train` is one run."""
 
+from cawalib.extras import require
+
+require("train")
+
 from cawalib.training.criterion import Criterion, build_weighting
 from cawalib.training.evaluation import evaluate, sample_predictions
 from cawalib.training.loop import Training, TrainingInterrupted, run_epoch, training_step
