@@ -70,7 +70,7 @@ def test_torch_is_loaded_when_it_is_asked_for():
 
 
 def test_a_missing_extra_is_said_in_one_line(monkeypatch):
-    lines = ["torch>=2.8", 'pandas; extra == "train"', 'no-such-package>=9; extra == "train"',
+    lines = ["torch>=2.5", 'pandas; extra == "train"', 'no-such-package>=9; extra == "train"',
              'nor-this; extra == "notebooks"', 'cawalib[train]; extra == "notebooks"']
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
     expected = r"cawalib: found no package no-such-package, expected those of its extra 'train'; in the repository: " \

@@ -1,4 +1,4 @@
-"""The wheel in bare environments: alone, and with each extra; what they promise is imported and run.
+"""The wheel in bare environments: alone, with the lowest versions, with each extra; what they promise is run.
 
 Not collected by `make test`: `make test-install` calls it. Environments are made one at a time in a temporary folder,
 with the versions of requirements.lock, and removed again.
@@ -10,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,11 @@ def bare(wheel, tmp_path):
     """Makes an environment with the wheel and an extra, and gives what runs Python in it, outside the repository."""
     folder = tmp_path / "environment"
 
-    def install(extra=""):
+    def install(extra="", *options):
         call(UV, "venv", "--quiet", "--python", sys.executable, folder, cwd=tmp_path)
-        call(UV, "pip", "install", "--quiet", "--python", folder, "--constraints", ROOT / "requirements.lock",
-             f"cawalib{extra} @ {wheel.as_uri()}", cwd=tmp_path)
+        options = options or ("--constraints", ROOT / "requirements.lock")
+        call(UV, "pip", "install", "--quiet", "--python", folder, *options, f"cawalib{extra} @ {wheel.as_uri()}",
+             cwd=tmp_path)
 
         def python(*words, **options):
             return call(folder / "bin" / "python", *words, **{"cwd": tmp_path} | options)
@@ -98,6 +100,15 @@ def test_alone_it_brings_torch_and_numpy_and_runs_the_loop_of_the_readme(bare, t
     print(f"from cawalib import CAWALoss: {statistics.median(seconds):.3f} s of user time beyond import torch, the "
           f"median of {len(seconds)} ({min(seconds):.3f} to {max(seconds):.3f})")
     assert statistics.median(seconds) < 0.2  # what the installation promises, some ten times what it takes
+
+
+def test_the_lowest_versions_pass_what_needs_no_other_package(bare):
+    lowest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    python = bare("", "pytest", *[line.replace(">=", "==") for line in lowest])
+    print("\n" + python("-c", "import torch, numpy; print('torch', torch.__version__, 'numpy', numpy.__version__)"))
+    # networks of torchvision are not there; FSDP2 is not right on a CPU up to torch 2.8
+    print(python("-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests" / "test_scoring.py",
+                 ROOT / "tests" / "test_own_loop.py", "-k", "not known_networks and not several_that_fit and not fsdp"))
 
 
 TRAIN = """
