@@ -75,7 +75,7 @@ def head_gradients(features: torch.Tensor, head: nn.Module | Callable, classes: 
                    closed_form: bool = True) -> Iterator[torch.Tensor]:
     """ds/dA at the head's input, class by class: (B, K, h, w), or (1, K, h, w) if it is alike for all images.
 
-    Args: as for `class_activation_maps`.
+    The arguments are those of `class_activation_maps`.
     """
     if closed_form and is_affine(head):
         for index in classes.tolist():

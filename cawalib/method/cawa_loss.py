@@ -18,7 +18,7 @@ from cawalib.method.weighting import Feedback
 
 
 class CAWAWeights(nn.Module):
-    """Class weights from predictions, for people with a loss of their own.
+    """Class weights from predictions, for people with a loss of their own::
 
         weights = CAWAWeights(num_classes=19)
         weight = weights.update(logits, labels)          # (C,), mean 1, no gradient
@@ -52,7 +52,12 @@ class CAWAWeights(nn.Module):
     def update(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """Score a batch, move the weights, and give them.
 
-        Args: see `inputs.main_logits` and `inputs.class_labels` for what is taken.
+        Args:
+            output: see `inputs.main_logits` for what is taken.
+            labels: see `inputs.class_labels`.
+
+        Returns:
+            (C,) float32 of mean 1, without a gradient.
         """
         logits, labels = self._prepared(main_logits(output, self.num_classes), labels)
         self._move(Feedback(labels, logits.detach()))
@@ -104,7 +109,7 @@ class CAWAWeights(nn.Module):
 
 
 class CAWALoss(CAWAWeights):
-    """Weighted cross entropy whose class weights move by themselves, in training mode, with each call.
+    """Weighted cross entropy whose class weights move by themselves, in training mode, with each call::
 
         criterion = CAWALoss(num_classes=19, model=net)  # net: images -> logits
         loss = criterion(net(images), labels)

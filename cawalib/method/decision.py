@@ -1,7 +1,7 @@
 """Where a weighted network draws the line between classes, apart from what it has learned (METHOD.md, section 6).
 
 Trained with weights w, a network's softmax tends to w_c p_c / sum_k w_k p_k, p the posterior (Elkan 2001). So its
-logits know the posterior, log p = z - log w, and every line between classes can be drawn after training:
+logits know the posterior, log p = z - log w, and every line between classes can be drawn after training::
 
     argmax_c ( z_c - log w_c + log v_c )        v: the cost of missing a pixel of class c
 

@@ -57,7 +57,7 @@ def adjusted(logits: torch.Tensor, prior: torch.Tensor, tau: float = 1.0) -> tor
 
 
 def varied(logits: torch.Tensor, prior: torch.Tensor, sigma: float = 4.0) -> torch.Tensor:
-    """Balanced logit variation (BLV, Wang 2023): z_c + |noise| c_c, noise N(0, sigma) cut at +-1, in the loss alone.
+    """Balanced logit variation (BLV, Wang 2023): z_c + abs(noise) c_c, noise N(0, sigma) cut at +-1, in the loss alone.
 
     c_c = log(1 / p_c) over its largest value: the rarer a class, the more noise. Prior p (C,) sums to 1.
     """
