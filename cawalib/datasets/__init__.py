@@ -3,6 +3,10 @@
 `load` turns settings into datasets; `preparation` is what notebook 01 does.
 """
 
+from cawalib.extras import require
+
+require("train")
+
 from cawalib.datasets.base import IGNORE, DatasetError, SegmentationDataset
 from cawalib.datasets.folder import read_photograph
 from cawalib.datasets.load import FILE_DATASETS, list_datasets, load_datasets, load_streets

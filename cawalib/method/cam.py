@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 from torch import nn
@@ -45,8 +46,7 @@ def class_activation_maps(features: torch.Tensor, head: nn.Module | Callable, cl
     features = features.detach()
     with torch.autocast(features.device.type, enabled=False):  # in float32 also inside somebody's autocast
         features = features.float()
-        constant = closed_form and is_affine(head)
-        if constant and (kind == "grad_cam" or _is_pointwise(head)):
+        if closed_form and is_affine(head) and (kind == "grad_cam" or _is_pointwise(head)):
             # the same for every image: the gradient of a convolution does not depend on its input
             weight = closed_form_alpha(head, features.shape[2:])[classes]
             weight = weight.relu() if kind == "layer_cam" else weight
@@ -90,7 +90,7 @@ def head_gradients(features: torch.Tensor, head: nn.Module | Callable, classes: 
         yield torch.autograd.grad(sums, leaf, one, retain_graph=True)[0]
 
 
-def is_affine(head) -> bool:
+def is_affine(head: nn.Module | Callable) -> TypeGuard[nn.Conv2d | nn.Conv3d]:
     """Whether the head is one plain convolution (of volumes, a 1x1x1 one): then alpha is a constant of its weights."""
     plain = isinstance(head, (nn.Conv2d, nn.Conv3d)) and head.groups == 1 and head.padding_mode == "zeros" \
         and not isinstance(head.padding, str)
@@ -161,7 +161,7 @@ def _places(tensor):
 
 
 @contextmanager
-def evaluation_mode(module):
+def evaluation_mode(module: nn.Module | Callable) -> Iterator[None]:
     """Every submodule in evaluation mode; on exit each one has the flag that it had."""
     modules = list(module.modules()) if isinstance(module, nn.Module) else []
     flags = [child.training for child in modules]

@@ -21,11 +21,12 @@ class Capture:
     """
 
     def __init__(self, heads: dict[str, nn.Module]):
-        self.heads, self.calls = heads, {}
+        self.heads = heads
+        self.calls: dict[str, tuple] = {}  # name -> input, and the node of the output in the graph
         for name, head in heads.items():
             head.register_forward_hook(_Hook(self, name))
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         return {"heads": self.heads, "calls": {}}  # features are of one step, and are not stored
 
     def keep(self, name: str, features: torch.Tensor, output: torch.Tensor) -> None:

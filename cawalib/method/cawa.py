@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 
@@ -74,6 +75,9 @@ class CAWAWeighting(Weighting):
     """
 
     adaptive = True
+    start: torch.Tensor
+    updates: torch.Tensor
+    order: torch.Tensor
 
     def __init__(self, num_classes: int, *, pseudo_mask_threshold: float = 0.5,
                  score_parts: str | tuple[str, ...] = PARTS, score_momentum: float = 0.95, score_stride: int = 2,
@@ -165,13 +169,13 @@ class CAWAWeighting(Weighting):
         return torch.stack([score, basic_weight(score), ratio_weight(score), self.weight])
 
 
-def in_choices(name: str, value, choices) -> None:
+def in_choices(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises ValueError unless an option is one of its choices."""
     if value not in choices:
         raise ValueError(f"{name}: found {value!r}, expected one of {', '.join(choices)}")
 
 
-def in_range(name: str, value, low: float, high: float = math.inf) -> None:
+def in_range(name: str, value: float, low: float, high: float = math.inf) -> None:
     """Raises ValueError unless an option is a number from low to high."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         expected = f"at least {low}" if high == math.inf else f"{low} to {high}"

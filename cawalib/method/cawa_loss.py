@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +34,9 @@ class CAWAWeights(nn.Module):
         ValueError: an option out of its range.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, update_every: int = 1, **options):
+    calls: torch.Tensor
+
+    def __init__(self, num_classes: int, ignore_index: int = 255, update_every: int = 1, **options: Any):
         super().__init__()
         in_range("num_classes", num_classes, 1)
         in_range("update_every", update_every, 1)
@@ -45,8 +49,15 @@ class CAWAWeights(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self._calls = 0  # the same number on the host, so that no step waits for it
 
-    def update(self, output, labels: torch.Tensor) -> torch.Tensor:
-        """Score a batch, move the weights, and give them: what `inputs.main_logits` and `inputs.class_labels` take.
+    def update(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        """Score a batch, move the weights, and give them.
+
+        Args:
+            output: see `inputs.main_logits` for what is taken.
+            labels: see `inputs.class_labels`.
+
+        Returns:
+            (C,) float32 of mean 1, without a gradient.
         """
         logits, labels = self._prepared(main_logits(output, self.num_classes), labels)
         self._move(Feedback(labels, logits.detach()))
@@ -62,10 +73,9 @@ class CAWAWeights(nn.Module):
         """S (C,) in [0, 1], the running mean of how well each class is found."""
         return self.weighting.score()
 
-    def table(self, class_names) -> str:
+    def table(self, class_names: Iterable[str]) -> str:
         """Score and weight of every class in Markdown, the heaviest first."""
-        rows = zip(self.weight.tolist(), self.score.tolist(), class_names, strict=True)
-        rows = sorted(rows, key=lambda row: -row[0])
+        rows = sorted(zip(self.weight.tolist(), self.score.tolist(), class_names, strict=True), key=lambda row: -row[0])
         lines = [f"| {name} | {score:.2f} | {weight:.2f} |" for weight, score, name in rows]
         return "\n".join(["| class | score | weight |", "|:-|-:|-:|", *lines])
 
@@ -126,7 +136,7 @@ class CAWALoss(CAWAWeights):
 
     def __init__(self, num_classes: int, model: nn.Module | None = None, head: nn.Module | str | None = None,
                  ignore_index: int = 255, *, update_every: int = 1, label_smoothing: float = 0.0,
-                 loss_weight: float = 1.0, **options):
+                 loss_weight: float = 1.0, **options: Any):
         mapped = model is not None or head is not None
         options.setdefault("score_source", "cam" if mapped else "prediction")
         super().__init__(num_classes, ignore_index, update_every, **options)
@@ -135,7 +145,7 @@ class CAWALoss(CAWAWeights):
         # no submodule: the network's parameters are not the loss's
         self.capture = Capture(_heads(num_classes, model, head)) if mapped else None
 
-    def forward(self, output, labels: torch.Tensor) -> torch.Tensor:
+    def forward(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """What the network gives (`inputs.main_logits`) and labels (`inputs.class_labels`) -> scalar."""
         raw = main_logits(output, self.num_classes)
         logits, labels = self._prepared(raw, labels)
@@ -159,7 +169,7 @@ class CAWALoss(CAWAWeights):
     def _as_softmax(self, head):
         return (lambda features: two_classes(head(features))) if self.num_classes == 1 and head is not None else head
 
-    def update(self, features: torch.Tensor, labels: torch.Tensor, head: nn.Module,
+    def update(self, features: torch.Tensor, labels: torch.Tensor, head: nn.Module,  # type: ignore[override]
                logits: torch.Tensor | None = None) -> None:
         """Score this step's maps and move the weights. From then on the loss does not do it by itself.
 

@@ -32,6 +32,9 @@ class Decision(nn.Module):
         line: v (C,), positive: where the line is drawn; None: ones. Of both only ratios matter.
     """
 
+    weight: torch.Tensor
+    line: torch.Tensor
+
     def __init__(self, weight: torch.Tensor, line: torch.Tensor | None = None):
         super().__init__()
         self.register_buffer("weight", weight.detach().float())
@@ -79,9 +82,11 @@ def decision_at(weight: torch.Tensor, point: str | float = "balanced") -> Decisi
     Raises:
         ValueError: another name.
     """
-    if isinstance(point, str) and point not in POINTS:
-        raise ValueError(f"point: found {point!r}, expected one of {', '.join(POINTS)}, or a number")
-    return Decision(weight, weight ** (1 - POINTS.get(point, point)))
+    if isinstance(point, str):
+        if point not in POINTS:
+            raise ValueError(f"point: found {point!r}, expected one of {', '.join(POINTS)}, or a number")
+        point = POINTS[point]
+    return Decision(weight, weight ** (1 - point))
 
 
 @torch.no_grad()

@@ -7,12 +7,13 @@ what is expected.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.nn import functional
 
 
-def main_logits(output, num_classes: int) -> torch.Tensor:
+def main_logits(output: Any, num_classes: int) -> torch.Tensor:
     """The logits (B, C, h, w) or (B, C, d, h, w) of what a network gives.
 
     Args:

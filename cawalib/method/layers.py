@@ -17,8 +17,6 @@ by pixel whatever the class. What by, is found once (`Tail`), and each class's p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -79,8 +77,8 @@ def layer_output(model: nn.Module, layer: str, images: torch.Tensor) -> tuple[to
     return _run_body(model, layer, images)
 
 
-def _gradients(features, tail, leaves, head, classes) -> Iterator[tuple]:
-    """For each class, ds/d of every leaf of the graph behind `features`; None where s does not hang on it."""
+def _gradients(features, tail, leaves, head, classes):
+    """For each class, yields ds/d of every leaf of the graph behind `features`; None where s does not hang on it."""
     begin = tail.begin(features)
     slopes, = torch.autograd.grad(features, begin, torch.ones_like(features), retain_graph=True)
     for gradient in head_gradients(features.detach(), head, classes):
@@ -121,8 +119,9 @@ def _run_body(model, layer, images, offset=None, tail=None):
 class Tail:
     """Which elementwise modules each tensor comes through last, known by the edge of the graph in front of them."""
 
-    def __init__(self):
-        self.known, self.edge = {}, None
+    def __init__(self) -> None:
+        self.known: dict[int, tuple] = {}
+        self.edge: torch.autograd.graph.GradientEdge | None = None
 
     def before(self, module: nn.Module, inputs: tuple) -> None:
         """A forward pre-hook: a module may work in place, and its input then be its output."""
@@ -152,8 +151,9 @@ class Offset:
     of the way, from ds/d gains (N, K, T) to ds/db (N, K). All ends are zero: no value changes.
     """
 
-    def __init__(self):
-        self.known, self.ends = {}, []
+    def __init__(self) -> None:
+        self.known: dict[int, tuple] = {}
+        self.ends: list[tuple] = []
 
     def start(self, target: torch.Tensor) -> torch.Tensor:
         """A + b; whatever was known of an earlier call of the module no longer counts."""
@@ -162,7 +162,7 @@ class Offset:
 
     def follow(self, module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
         """A forward hook: the output of an affine module as a function of its own end, cut off from what it read."""
-        tensor, version, patterns, back = self.known.get(id(inputs[0]) if inputs else None, (None,) * 4)
+        tensor, version, patterns, back = self.known.get(id(inputs[0]) if inputs else 0, (None,) * 4)
         if tensor is None or tensor._version != version:  # somebody worked on it in place
             return None
         answer = _answer(module, patterns, output.shape[2:])

@@ -124,6 +124,9 @@ class RunningScore(nn.Module):
         momentum: m in S = m S + (1 - m) CSPS. The first CSPS of a class is taken as it is.
     """
 
+    score: torch.Tensor
+    seen: torch.Tensor
+
     def __init__(self, num_classes: int, momentum: float = 0.95):
         super().__init__()
         self.momentum = momentum

@@ -6,6 +6,7 @@ A weighting has a buffer `weight` (C,) of mean 1 and an `update(feedback)` that 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,7 @@ class Weighting(nn.Module):
     """
 
     adaptive = False
+    weight: torch.Tensor
 
     def __init__(self, weight: torch.Tensor):
         super().__init__()
@@ -81,9 +83,11 @@ class Weighting(nn.Module):
 # ---------------------------------------------------------------- static: from class counts
 
 STATIC = ("uniform", "inverse_frequency", "inverse_sqrt", "median_frequency", "enet", "effective_number")
+Counts = np.ndarray | torch.Tensor | Sequence[float]
 
 
-def static_weight(name: str, pixels, images=None, pixels_where_present=None, beta: float = 0.9999) -> torch.Tensor:
+def static_weight(name: str, pixels: Counts, images: Counts | None = None, pixels_where_present: Counts | None = None,
+                  beta: float = 0.9999) -> torch.Tensor:
     """Class weights (C,) of mean 1 from the counts of the training split.
 
     - uniform: 1.
@@ -140,6 +144,7 @@ class RecallWeighting(Weighting):
     """
 
     adaptive = True
+    running: torch.Tensor
 
     def __init__(self, num_classes: int, ignore_index: int = 255):
         super().__init__(torch.ones(num_classes))
@@ -171,6 +176,9 @@ class ClassDifficultyWeighting(Weighting):
     """
 
     adaptive = True
+    counts: torch.Tensor
+    accuracy: torch.Tensor
+    batches: torch.Tensor
 
     def __init__(self, num_classes: int, updates: int, exponent: float = 0.0, ignore_index: int = 255):
         super().__init__(torch.ones(num_classes))

@@ -3,6 +3,10 @@
 `walkthrough` takes one batch through the method, `illustrations` draws it, `weight_tables` shows weights to read.
 """
 
+from cawalib.extras import require
+
+require("notebooks")
+
 from cawalib.notebook.checks import NotebookError, Terminated, source_digest
 from cawalib.notebook.parameter_cell import CallError, ParameterError, parameters, read_notebook
 from cawalib.notebook.refresh import refresh

@@ -3,6 +3,10 @@
     python -m cawalib.predict RUN PHOTOGRAPHS --out FOLDER
 """
 
+from cawalib.extras import require
+
+require("train")
+
 from cawalib.predict.formats import export
 from cawalib.predict.network import TrainedNetwork, best_run, load_network
 from cawalib.predict.photographs import photographs_in, segment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -53,7 +52,7 @@ def export(network: TrainedNetwork, path, point: str | float = "rare") -> Path:
         point: where `.onnx` and `.pt2` draw the line between classes (METHOD.md, section 6); "rare": as trained.
 
     Raises:
-        ConfigError: another ending, a folder that is not there, or a package that is not installed.
+        ConfigError: another ending, or a folder that is not there.
         RunError: the file gives other logits than the network; it is not kept.
     """
     path = Path(path)
@@ -106,10 +105,6 @@ def _read_pt2(path):
 
 
 def _write_onnx(standalone, network, path):
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"export: ONNX needs {', '.join(missing)}, which is not installed; pip install it, or export "
-                          "a .pt2 file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own parts, about itself
         program = torch.onnx.export(standalone, (_example(network),), dynamo=True, dynamic_shapes=_shapes(),
@@ -133,4 +128,5 @@ def _check(standalone, written, network, path):
     off = float((found - expected).abs().max() / expected.abs().max())
     if not np.isfinite(off) or off > TOLERANCE:
         raise RunError(f"{path}: gives other logits than the network it was made from (largest difference {off:.1e} of "
-                       f"the largest logit, expected at most {TOLERANCE}); it is not kept")
+                       f"the largest logit, expected at most {TOLERANCE}); it is not kept: choose another of "
+                       f"{', '.join(ENDINGS)}")

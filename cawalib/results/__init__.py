@@ -1,5 +1,9 @@
 """Results: runs compared, and the tables, figures and pages made from them. Nothing here trains."""
 
+from cawalib.extras import require
+
+require("notebooks")
+
 from cawalib.results import answers, figures
 from cawalib.results.comparison import compare, compare_classes
 from cawalib.results.decisions import at_accuracy, calibration_error, curve, decided, height

@@ -1,5 +1,9 @@
 """Runs: the settings of one, what it leaves on disk and where that came from, and which runs a study has."""
 
+from cawalib.extras import require
+
+require("train")
+
 from cawalib.runs import behaviour
 from cawalib.runs.archive import NAME as ARCHIVE
 from cawalib.runs.archive import read_archive, unpack, write_archive

@@ -14,7 +14,7 @@ from cawalib.runs.behaviour import versions
 from cawalib.runs.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("torch", "torchvision", "accelerate", "segmentation-models-pytorch", "grad-cam", "numpy", "pillow")
+PACKAGES = ("torch", "torchvision", "accelerate", "segmentation-models-pytorch", "numpy", "pillow")
 
 
 def environment(config: RunConfig, device: str, precision: str, data_digest: str) -> dict:

@@ -1,5 +1,9 @@
 """Training: networks, images on their way in, the loop, and the evaluation at its end. `train` is one run."""
 
+from cawalib.extras import require
+
+require("train")
+
 from cawalib.training.checkpoints import read_checkpoint
 from cawalib.training.criterion import Criterion, build_weighting
 from cawalib.training.evaluation import activation_maps, evaluate, sample_predictions, whole_logits
