@@ -50,7 +50,7 @@ def class_activation_maps(features: torch.Tensor, head: nn.Module | Callable, cl
             # the same for every image: the gradient of a convolution does not depend on its input
             weight = closed_form_alpha(head, features.shape[2:])[classes]
             weight = weight.relu() if kind == "layer_cam" else weight
-            maps = torch.einsum("pk,bk...->bp...", weight, features).relu().contiguous()
+            maps = (weight @ features.flatten(2)).relu_().unflatten(2, features.shape[2:])
         else:
             gradients = head_gradients(features, head, classes, closed_form)
             maps = weighted_sums(gradients, features, kind)
@@ -144,7 +144,7 @@ def _taps_inside(length, head, axis):
 def scale_maps(maps: torch.Tensor) -> torch.Tensor:
     """Maps (B, P, h, w) to [0, 1] per image and class: minus the minimum, over the maximum plus 1e-7."""
     maps = maps - maps.amin(dim=_places(maps), keepdim=True)
-    return maps / (1e-7 + maps.amax(dim=_places(maps), keepdim=True))
+    return maps.div_(1e-7 + maps.amax(dim=_places(maps), keepdim=True))
 
 
 def resize_maps(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

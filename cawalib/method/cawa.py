@@ -19,7 +19,7 @@ from cawalib.method.scoring import (
 )
 from cawalib.method.weighting import Feedback, Weighting, sum_over_processes
 
-# pixels of masks worked on at once, on a CPU and on a GPU
+# pixels of maps or masks worked on at once, on a CPU and on a GPU
 MASK_PIXELS = {False: 2**21, True: 2**26}
 PARTS = ("iou", "dice", "precision", "recall")
 SOURCES = ("cam", "prediction", "both", "shuffled")
@@ -126,8 +126,9 @@ class CAWAWeighting(Weighting):
         counts = torch.zeros(len(self.weight), 3, device=labels.device)
         if not len(classes):
             return counts
-        # some images at a time: the masks of all of them would take memory, and on a CPU leave its cache
-        at_once = max(1, MASK_PIXELS[labels.is_cuda] // (len(classes) * labels[0].numel()))
+        # some images at a time: the maps and masks of all of them would take memory, and on a CPU leave its cache
+        maps = 0 if source == "prediction" or feedback.features is None else feedback.features[0, 0].numel()
+        at_once = max(1, MASK_PIXELS[labels.is_cuda] // (len(classes) * max(maps, labels[0].numel())))
         for start in range(0, len(labels), at_once):
             part = slice(start, min(start + at_once, len(labels)))
             masks = self._masks(feedback, part, classes, labels.shape[1:], source)
