@@ -84,10 +84,16 @@ def head_gradients(features: torch.Tensor, head: nn.Module | Callable, classes: 
     leaf = features.detach().requires_grad_()
     with evaluation_mode(head), torch.enable_grad():
         # images do not mix in evaluation mode, so one sum over the batch gives every image its own gradient
-        logits = head(leaf).float()
+        logits = head(leaf.to(_precision(head, leaf))).float()
         sums = logits.sum(dim=(0, *_places(logits)))
     for one in functional.one_hot(classes, len(sums)).to(sums):
         yield torch.autograd.grad(sums, leaf, one, retain_graph=True)[0]
+
+
+def _precision(head, features):
+    """The dtype in which a head computes: its parameters', where it is a module that has any."""
+    parameters = head.parameters() if isinstance(head, nn.Module) else ()
+    return next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), features.dtype)
 
 
 def is_affine(head) -> bool:

@@ -94,7 +94,7 @@ class CAWAWeighting(Weighting):
         in_range("score_stride", score_stride, 1)
         in_range("feedback_images", feedback_images, 1)
         in_range("weight_power", weight_power, 0.01, 10)
-        super().__init__(torch.ones(num_classes) if prior is None else prior)
+        super().__init__(torch.ones(num_classes, dtype=torch.float32) if prior is None else prior)
         self.exclusive, self.power, self.ignore_index = exclusive_masks, weight_power, ignore_index
         self.warmup, self.until = warmup, math.inf if until is None else until
         self.register_buffer("start", self.weight.clone())
@@ -123,7 +123,7 @@ class CAWAWeighting(Weighting):
         source = source or self.source
         labels = score_labels(feedback.labels[:self.max_images], self.stride)
         classes = self._asked(labels, source)
-        counts = torch.zeros(len(self.weight), 3, device=labels.device)
+        counts = torch.zeros(len(self.weight), 3, dtype=torch.float32, device=labels.device)
         if not len(classes):
             return counts
         # some images at a time: the maps and masks of all of them would take memory, and on a CPU leave its cache
