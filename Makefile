@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: offline-weights setup paper evidence test test-browser lab lint lock notebooks
+.PHONY: offline-weights setup paper evidence test test-browser test-frameworks lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -54,6 +54,11 @@ test: setup
 test-browser: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python playwright==1.65.2
 	$(BIN)/python -m pytest -q -s tests/browser/check_notebooks.py $(BROWSER_OPTIONS)
+
+# CAWALoss in the frameworks of docs/own-loop.md, on a CPU; what they need beside the lock file is installed here
+test-frameworks: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python lightning==2.6.6 transformers==5.8.0 monai==1.6.1
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/frameworks/check_*.py $(FRAMEWORK_OPTIONS)
 
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)

@@ -10,9 +10,9 @@ from torch import nn
 
 CLASSIFIERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 # what may stand between a linear layer and the logits, as autograd's graph names it: nothing that mixes channels
-MOVING = ("View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Unflatten", "Squeeze", "Unsqueeze", "Clone",
-          "ToCopy", "Alias", "UpsampleNearest2D", "UpsampleBilinear2D", "UpsampleBicubic2D", "UpsampleTrilinear3D",
-          "_DDPSink")
+MOVING = ("View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Unflatten", "Squeeze", "Unsqueeze",
+          "Clone", "ToCopy", "Alias", "UpsampleNearest2D", "UpsampleBilinear2D",
+          "UpsampleBicubic2D", "UpsampleTrilinear3D", "_DDPSink")
 
 
 class Capture:
@@ -118,9 +118,9 @@ def _refuse_mixing(start, end, name):
             continue
         seen.add(node)
         if node.name().split("Backward")[0] not in MOVING:
-            raise ValueError(f"model: found {node.name()} between the linear layer {name} and the output, expected nothing "
-                             "but reshaping and resizing; pass the last classifier as 'head', or leave out 'model' for "
-                             "scores from predictions")
+            raise ValueError(f"model: found {node.name()} between the linear layer {name} and the output, expected "
+                             "nothing but reshaping and resizing; pass the last classifier as 'head', or leave out "
+                             "'model' for scores from predictions")
         front += [following for following, _ in node.next_functions]
 
 
@@ -138,9 +138,9 @@ def on_a_grid(features: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
         share = (count / math.prod(size)) ** (1 / len(size))
         grid = [round(length * share) for length in size]
         if math.prod(grid) != count:
-            raise ValueError(f"model: found {count} tokens before the last classifier, expected a grid of the proportions of "
-                             f"the output's {' x '.join(map(str, size))}; keep other tokens (of the class) from it, or leave "
-                             "out 'model' for scores from predictions")
+            raise ValueError(f"model: found {count} tokens before the last classifier, expected a grid of the proportions "
+                             f"of the output's {' x '.join(map(str, size))}; keep others (of the class) away, or "
+                             "leave out 'model' for scores from predictions")
         features = features.unflatten(1, grid)
     return features.movedim(-1, 1)
 

@@ -67,7 +67,9 @@ class Weighting(nn.Module):
 
     def get_extra_state(self) -> torch.Tensor:
         """What is recorded goes into the state dict, so that a resumed run has all of it."""
-        return torch.stack(self._recorded) if self._recorded else torch.zeros(0, 4, len(self.weight), dtype=torch.float32)
+        if not self._recorded:
+            return torch.zeros(0, 4, len(self.weight), dtype=torch.float32)
+        return torch.stack(self._recorded)
 
     def set_extra_state(self, recorded: torch.Tensor) -> None:
         self._recorded = list(recorded.to(self.weight.device))

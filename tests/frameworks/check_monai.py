@@ -8,7 +8,6 @@ from monai.networks.nets import UNet
 
 from cawalib.method import CAWALoss
 
-
 SIZES = pytest.mark.parametrize("size", [(64, 64), (32, 32, 32)], ids=["2D", "3D"])
 
 

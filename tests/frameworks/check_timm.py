@@ -43,8 +43,8 @@ class ChannelsLast(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, img_size=SIZE, features_only=True,
-                                      depths=(1, 1, 1, 1), out_indices=(1,))
+        self.body = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, features_only=True,
+                                      img_size=SIZE, depths=(1, 1, 1, 1), out_indices=(1,))
         self.head = nn.Linear(self.body.feature_info.channels()[-1], CLASSES)
 
     def forward(self, images):

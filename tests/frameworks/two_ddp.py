@@ -35,6 +35,7 @@ distributed.barrier()
 for part, state in zip(resumed, torch.load(f"{folder}/checkpoint.pt", weights_only=True), strict=True):
     part.load_state_dict(state)
 train(*resumed, data[2:])
-found |= {"weight": ours[1].weight, "parameters": torch.cat([value.detach().flatten() for value in ours[0].parameters()])}
+parameters = torch.cat([value.detach().flatten() for value in ours[0].parameters()])
+found |= {"weight": ours[1].weight, "parameters": parameters}
 torch.save(found, f"{folder}/found{rank}.pt")
 distributed.destroy_process_group()
