@@ -138,9 +138,9 @@ def on_a_grid(features: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
         share = (count / math.prod(size)) ** (1 / len(size))
         grid = [round(length * share) for length in size]
         if math.prod(grid) != count:
-            raise ValueError(f"model: found {count} tokens before the last classifier, expected a grid of the proportions "
-                             f"of the output's {' x '.join(map(str, size))}; keep others (of the class) away, or "
-                             "leave out 'model' for scores from predictions")
+            raise ValueError(f"model: found {count} tokens before the last classifier, expected a grid of the "
+                             f"proportions of the output's {' x '.join(map(str, size))}; keep others "
+                             "(of the class) away, or leave out 'model' for scores from predictions")
         features = features.unflatten(1, grid)
     return features.movedim(-1, 1)
 

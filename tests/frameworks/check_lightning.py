@@ -3,7 +3,7 @@
 import pytest
 import torch
 from common import CLASSES, batches, close, two_processes
-from lightning_module import fit, module
+from lightning_module import SIZE, fit, module
 
 
 def test_the_losses_of_the_explicit_loop_and_validation_moves_nothing(tmp_path):
@@ -12,7 +12,7 @@ def test_the_losses_of_the_explicit_loop_and_validation_moves_nothing(tmp_path):
     optimizers = reference.configure_optimizers()
     for _ in range(2):
         reference.train()
-        for images, labels in batches(4):
+        for images, labels in batches(4, SIZE):
             loss = reference.loss_fn(reference(images), labels)
             optimizers["optimizer"].zero_grad()
             loss.backward()
