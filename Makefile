@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book dist offline-weights setup paper evidence test test-browser test-install lab lint lock notebooks
+.PHONY: book dist offline-weights setup paper evidence test test-browser test-frameworks test-install lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -75,6 +75,11 @@ dist: setup
 	rm -rf dist
 	$(BIN)/uv build --quiet --out-dir dist
 	$(BIN)/uv tool run --quiet twine@7.0.0 check --strict dist/*
+
+# CAWALoss in the frameworks of docs/own-loop.md, on a CPU; what they need beside the lock file is installed here
+test-frameworks: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python lightning==2.6.6 transformers==5.8.0 monai==1.6.1
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/frameworks/check_*.py $(FRAMEWORK_OPTIONS)
 
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)

@@ -75,6 +75,18 @@ def test_step(benchmarks, monkeypatch, capsys):
     assert table[2]["update alone (% of a step)"] and all(float(row["peak memory (GiB)"]) > 0.1 for row in table)
 
 
+def test_own_loop(benchmarks, monkeypatch, capsys):
+    import own_loop
+
+    name = "U-Net ResNet-18 (smp)"
+    monkeypatch.setattr(sys, "argv", ["own_loop.py", "--networks", name, "--classes", "3", "--size", "32", "--batch",
+                                      "2", "--rounds", "1"])
+    own_loop.main()
+    table = table_of(capsys.readouterr().out)
+    assert [row["way"] for row in table] == list(own_loop.WAYS)
+    assert table[0]["times cross entropy"] == "1.000" and all(float(row["step (ms)"]) > 0 for row in table)
+
+
 def test_scaling(benchmarks, monkeypatch, capsys):
     import scaling
 

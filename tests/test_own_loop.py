@@ -100,10 +100,86 @@ def test_several_that_fit_are_named_and_one_may_be_chosen():
     chosen = CAWALoss(5, net, head="classifier.low_classifier")
     chosen(net(torch.randn(2, 3, 64, 64)), labels)
     assert chosen.capture.heads == {"classifier.low_classifier": net.classifier.low_classifier}
-    for wrong, message in ((lambda: CAWALoss(6, net), "model: found no convolution that makes 6 channels"),
+    for wrong, message in ((lambda: CAWALoss(6, net), "model: found no convolution or linear layer that makes 6 c"),
                            (lambda: CAWALoss(5, net, head="last"), "head: found 'last', expected a layer, or the nam")):
         with pytest.raises(ValueError, match=message):
             wrong()
+
+
+class Patches(nn.Module):
+    """Tokens of patches of 4 x 4 pixels, a linear layer on them, and logits at the image's size."""
+
+    def __init__(self, form="tokens"):
+        super().__init__()
+        self.form, self.patch = form, nn.Conv2d(3, 6, 4, stride=4)
+        self.mix, self.head = nn.Linear(6, 4), nn.Linear(4, 4)  # the first is as wide as the second, and none
+
+    def forward(self, images):
+        features = self.patch(images).movedim(1, -1)
+        tokens = self.mix(features if self.form == "channels last" else features.flatten(1, 2)).relu()
+        if self.form == "one too many":
+            tokens = torch.cat([tokens, tokens[:, :1]], dim=1)
+        logits = self.head(tokens).movedim(-1, 1)
+        if self.form == "mixed":
+            logits = logits * 2
+        if self.form == "one too many":
+            logits = logits[:, :, 1:]
+        logits = logits if self.form == "channels last" else logits.unflatten(2, (4, 6))
+        return functional.interpolate(logits, images.shape[2:], mode="bilinear")
+
+
+@pytest.mark.parametrize("form", ["tokens", "channels last"])
+def test_a_linear_layer_on_tokens_is_a_convolution_of_one_pixel(form):
+    torch.manual_seed(0)
+    net, twin = Patches(form).train(), nn.Conv2d(4, 4, 1)
+    twin.load_state_dict({"weight": net.head.weight[:, :, None, None], "bias": net.head.bias})
+    criterion, weighting = CAWALoss(4, net), CAWAWeighting(4)
+    for seed in range(3):
+        images, labels = batch(seed=seed)
+        with torch.no_grad():
+            patches = functional.linear(net.patch(images).movedim(1, 3), net.mix.weight, net.mix.bias)
+            logits = twin(patches.relu().movedim(3, 1))
+        weighting.update(Feedback(labels, None, patches.relu().movedim(3, 1), twin))
+        expected = functional.cross_entropy(functional.interpolate(logits, (16, 24), mode="bilinear"), labels,
+                                            weighting.weight, ignore_index=255)
+        torch.testing.assert_close(criterion(net(images), labels), expected)
+    torch.testing.assert_close(criterion.weight, weighting.weight)
+    assert list(criterion.capture.heads) == ["head"] and criterion.weight.std() > 0.01
+
+
+@pytest.mark.parametrize("form, message", [
+    ("mixed", "model: found MulBackward0 between the linear layer head and the output, expected nothing but reshaping"),
+    ("one too many", "model: found (SliceBackward0 between the linear|25 tokens before the last classifier)")])
+def test_linear_layers_that_are_no_classifier_are_refused(form, message):
+    net, (images, labels) = Patches(form).train(), batch()
+    with pytest.raises(ValueError, match=message):
+        CAWALoss(4, net)(net(images), labels)
+    if form == "mixed":
+        CAWALoss(4, net, head="head")(net(images), labels)  # who names it knows
+    else:
+        with pytest.raises(ValueError, match="model: found 25 tokens before the last classifier, expected a grid"):
+            CAWALoss(4, net, head="head")(net(images), labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("head", ["1", "1.2"])
+def test_networks_in_half_and_half_as_the_default(dtype, head):
+    """As Lightning's `bf16-true` has it; the weights are in float32 all the same."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(6, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1))
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), layers).to(dtype)
+    images, labels = batch()
+    whole = copy.deepcopy(net).float()
+    expected = CAWALoss(4, whole, head)
+    expected(whole(images.to(dtype).float()), labels)
+    torch.set_default_dtype(dtype)
+    try:
+        criterion = CAWALoss(4, net, head)
+        loss = criterion(net(images.to(dtype)), labels)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert loss.dtype == criterion.weight.dtype == torch.float32
+    torch.testing.assert_close(criterion.weight, expected.weight, rtol=0.05, atol=0.02)
 
 
 def test_copies_storage_and_moving_keep_their_hands_off_each_other():
@@ -338,8 +414,8 @@ def test_maps_without_a_network_are_not_taken_for_granted():
         criterion(logits, labels)
     with pytest.raises(ValueError, match=r"features: found shape \(2, 3, 8, 8\), expected the head's input \(B, 6, "):
         criterion.update(torch.randn(2, 3, 8, 8), labels, network().classifier)
-    with pytest.raises(ValueError, match="model: found no convolution that makes 4 channels"):
-        CAWALoss(4, nn.Sequential(nn.Conv2d(3, 6, 1), nn.Flatten(2), nn.Linear(64, 4)))  # tokens have no map yet
+    with pytest.raises(ValueError, match="model: found no convolution or linear layer that makes 4 channels"):
+        CAWALoss(4, nn.Conv2d(3, 6, 1))
 
 
 def test_smoothing_and_weight_of_the_loss():

@@ -50,7 +50,7 @@ def class_activation_maps(features: torch.Tensor, head: nn.Module | Callable, cl
             # the same for every image: the gradient of a convolution does not depend on its input
             weight = closed_form_alpha(head, features.shape[2:])[classes]
             weight = weight.relu() if kind == "layer_cam" else weight
-            maps = torch.einsum("pk,bk...->bp...", weight, features).relu().contiguous()
+            maps = (weight @ features.flatten(2)).relu_().unflatten(2, features.shape[2:])
         else:
             gradients = head_gradients(features, head, classes, closed_form)
             maps = weighted_sums(gradients, features, kind)
@@ -84,10 +84,16 @@ def head_gradients(features: torch.Tensor, head: nn.Module | Callable, classes: 
     leaf = features.detach().requires_grad_()
     with evaluation_mode(head), torch.enable_grad():
         # images do not mix in evaluation mode, so one sum over the batch gives every image its own gradient
-        logits = head(leaf).float()
+        logits = head(leaf.to(_precision(head, leaf))).float()
         sums = logits.sum(dim=(0, *_places(logits)))
     for one in functional.one_hot(classes, len(sums)).to(sums):
         yield torch.autograd.grad(sums, leaf, one, retain_graph=True)[0]
+
+
+def _precision(head: nn.Module | Callable, features: torch.Tensor) -> torch.dtype:
+    """The dtype in which a head computes: its parameters', where it is a module that has any."""
+    parameters = head.parameters() if isinstance(head, nn.Module) else ()
+    return next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), features.dtype)
 
 
 def is_affine(head: nn.Module | Callable) -> TypeGuard[nn.Conv2d | nn.Conv3d]:
@@ -144,7 +150,7 @@ def _taps_inside(length, head, axis):
 def scale_maps(maps: torch.Tensor) -> torch.Tensor:
     """Maps (B, P, h, w) to [0, 1] per image and class: minus the minimum, over the maximum plus 1e-7."""
     maps = maps - maps.amin(dim=_places(maps), keepdim=True)
-    return maps / (1e-7 + maps.amax(dim=_places(maps), keepdim=True))
+    return maps.div_(1e-7 + maps.amax(dim=_places(maps), keepdim=True))
 
 
 def resize_maps(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

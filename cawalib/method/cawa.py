@@ -20,7 +20,7 @@ from cawalib.method.scoring import (
 )
 from cawalib.method.weighting import Feedback, Weighting, sum_over_processes
 
-# pixels of masks worked on at once, on a CPU and on a GPU
+# pixels of maps or masks worked on at once, on a CPU and on a GPU
 MASK_PIXELS = {False: 2**21, True: 2**26}
 PARTS = ("iou", "dice", "precision", "recall")
 SOURCES = ("cam", "prediction", "both", "shuffled")
@@ -98,7 +98,7 @@ class CAWAWeighting(Weighting):
         in_range("score_stride", score_stride, 1)
         in_range("feedback_images", feedback_images, 1)
         in_range("weight_power", weight_power, 0.01, 10)
-        super().__init__(torch.ones(num_classes) if prior is None else prior)
+        super().__init__(torch.ones(num_classes, dtype=torch.float32) if prior is None else prior)
         self.exclusive, self.power, self.ignore_index = exclusive_masks, weight_power, ignore_index
         self.warmup, self.until = warmup, math.inf if until is None else until
         self.register_buffer("start", self.weight.clone())
@@ -127,11 +127,12 @@ class CAWAWeighting(Weighting):
         source = source or self.source
         labels = score_labels(feedback.labels[:self.max_images], self.stride)
         classes = self._asked(labels, source)
-        counts = torch.zeros(len(self.weight), 3, device=labels.device)
+        counts = torch.zeros(len(self.weight), 3, dtype=torch.float32, device=labels.device)
         if not len(classes):
             return counts
-        # some images at a time: the masks of all of them would take memory, and on a CPU leave its cache
-        at_once = max(1, MASK_PIXELS[labels.is_cuda] // (len(classes) * labels[0].numel()))
+        # some images at a time: the maps and masks of all of them would take memory, and on a CPU leave its cache
+        maps = 0 if source == "prediction" or feedback.features is None else feedback.features[0, 0].numel()
+        at_once = max(1, MASK_PIXELS[labels.is_cuda] // (len(classes) * max(maps, labels[0].numel())))
         for start in range(0, len(labels), at_once):
             part = slice(start, min(start + at_once, len(labels)))
             masks = self._masks(feedback, part, classes, labels.shape[1:], source)

@@ -121,8 +121,8 @@ class CAWALoss(CAWAWeights):
 
     Args:
         num_classes: C; 1: sigmoid.
-        model: the network, before it is wrapped or compiled. Its last classifier is the convolution that makes C
-            channels on the way to the main output.
+        model: the network, before it is wrapped or compiled. Its last classifier is the convolution, or the
+            linear layer on tokens or channels last, that makes C channels on the way to the main output.
         head: that layer, or its name in the model, where several fit.
         ignore_index: label of void pixels; any number.
         update_every: calls between two updates of the weights; with gradients accumulated over n batches: n.
@@ -143,7 +143,7 @@ class CAWALoss(CAWAWeights):
         in_range("label_smoothing", label_smoothing, 0, 1)
         self.label_smoothing, self.loss_weight, self.by_hand = label_smoothing, loss_weight, False
         # no submodule: the network's parameters are not the loss's
-        self.capture = Capture(_heads(num_classes, model, head)) if mapped else None
+        self.capture = Capture(_heads(num_classes, model, head), sure=head is not None) if mapped else None
 
     def forward(self, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """What the network gives (`inputs.main_logits`) and labels (`inputs.class_labels`) -> scalar."""
@@ -213,6 +213,6 @@ def _heads(num_classes, model, head):
         return {head: known[head]}
     found = candidates(model, num_classes)
     if not found:
-        raise ValueError(f"model: found no convolution that makes {num_classes} channels, expected the "
+        raise ValueError(f"model: found no convolution or linear layer that makes {num_classes} channels, expected the "
                          "last classifier to; pass it as 'head', or leave out 'model' for scores from predictions")
     return found

@@ -53,7 +53,7 @@ class Decision(nn.Module):
         """The same with a share of log v: half way between this line and the most likely class."""
         return Decision(self.weight, self.line**share)
 
-    def fold_into(self, head: nn.Module) -> None:
+    def fold_into(self, head: nn.Conv2d | nn.Conv3d | nn.Linear) -> None:
         """Add the offset to the bias of a network's last classifier, so that its plain argmax is this decision.
 
         Upsampling after the classifier changes nothing: an offset is the same at every pixel. To be done once.

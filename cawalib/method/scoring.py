@@ -80,7 +80,7 @@ def count(masks: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor, num_
     parts = torch.stack([true_positives, positives - true_positives, truth - true_positives], dim=2)
     if absent_images == "skip":
         parts = parts * (truth > 0)[:, :, None]
-    counts = torch.zeros(num_classes, 3, device=labels.device)
+    counts = torch.zeros(num_classes, 3, dtype=torch.float32, device=labels.device)
     counts[classes] = parts.sum(dim=0)
     return counts
 
@@ -90,7 +90,7 @@ def _per_class(values, places, num_classes):
 
     Sums of ones are exact in float32 up to 16 million pixels an image, whatever their order.
     """
-    sums = torch.zeros(len(values), num_classes + 1, device=values.device)
+    sums = torch.zeros(len(values), num_classes + 1, dtype=values.dtype, device=values.device)
     return sums.scatter_add_(1, places.flatten(1), values.flatten(1))[:, :num_classes]
 
 
@@ -130,7 +130,7 @@ class RunningScore(nn.Module):
     def __init__(self, num_classes: int, momentum: float = 0.95):
         super().__init__()
         self.momentum = momentum
-        self.register_buffer("score", torch.zeros(num_classes))
+        self.register_buffer("score", torch.zeros(num_classes, dtype=torch.float32))
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
 
     @torch.no_grad()

@@ -69,7 +69,9 @@ class Weighting(nn.Module):
 
     def get_extra_state(self) -> torch.Tensor:
         """What is recorded goes into the state dict, so that a resumed run has all of it."""
-        return torch.stack(self._recorded) if self._recorded else torch.zeros(0, 4, len(self.weight))
+        if not self._recorded:
+            return torch.zeros(0, 4, len(self.weight), dtype=torch.float32)
+        return torch.stack(self._recorded)
 
     def set_extra_state(self, recorded: torch.Tensor) -> None:
         self._recorded = list(recorded.to(self.weight.device))
@@ -147,7 +149,7 @@ class RecallWeighting(Weighting):
     running: torch.Tensor
 
     def __init__(self, num_classes: int, ignore_index: int = 255):
-        super().__init__(torch.ones(num_classes))
+        super().__init__(torch.ones(num_classes, dtype=torch.float32))
         self.ignore_index = ignore_index
         self.register_buffer("running", self.weight.clone())
 
@@ -181,10 +183,10 @@ class ClassDifficultyWeighting(Weighting):
     batches: torch.Tensor
 
     def __init__(self, num_classes: int, updates: int, exponent: float = 0.0, ignore_index: int = 255):
-        super().__init__(torch.ones(num_classes))
+        super().__init__(torch.ones(num_classes, dtype=torch.float32))
         self.updates, self.exponent, self.ignore_index = updates, exponent, ignore_index
         self.register_buffer("counts", torch.zeros(2, num_classes, dtype=torch.float64))
-        self.register_buffer("accuracy", torch.zeros(num_classes))
+        self.register_buffer("accuracy", torch.zeros(num_classes, dtype=torch.float32))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
