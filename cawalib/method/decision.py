@@ -11,6 +11,7 @@ v = w is the network as trained, v = 1 the most likely class. None of it is the 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from cawalib.method.cam import evaluation_mode
 from cawalib.method.cawa import cawa_weight
+from cawalib.method.inputs import logits_of
 from cawalib.method.scoring import csps
 
 # v = w ** (1 - alpha); fixed before anything was measured, so that nothing is tuned
@@ -45,8 +47,9 @@ class Decision(nn.Module):
         """What is added to the logits, log v - log w (C,)."""
         return self.line.log() - self.weight.log()
 
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C, ...) -> classes (B, ...) int64."""
+    def forward(self, output: Any) -> torch.Tensor:
+        """Logits (B, C, ...), or what holds them (`inputs.logits_of`) -> classes (B, ...) int64."""
+        logits = logits_of(output)
         return (logits.float() + self.offset.view(-1, *[1] * (logits.dim() - 2))).max(dim=1).indices
 
     def softened(self, share: float = 0.5) -> Decision:
@@ -100,7 +103,8 @@ def fit_decision(model: nn.Module, batches: Iterable, weight: torch.Tensor | Non
     when none helps, the line stays.
 
     Args:
-        model: images -> logits (B, C, h, w); it is called in evaluation mode, and left in the mode it had.
+        model: images -> logits (B, C, h, w), or what holds them (`inputs.logits_of`); it is called in evaluation mode,
+            and left in the mode it had.
         batches: anything with a length that gives pairs of images as the model takes them, best not augmented, and
             labels, (B, H, W) integers or a list of (H, W).
         weight: w (C,) the network was trained with, on the model's device; None: ones, as for plain cross entropy.
@@ -135,7 +139,7 @@ def _gather(model, batches, values, ignore_index):
     kept, truths, stride = [], [], 0
     with evaluation_mode(model):
         for images, labels in batches:
-            for logits, truth in zip(model(images).float(), labels, strict=True):
+            for logits, truth in zip(logits_of(model(images)).float(), labels, strict=True):
                 truth = truth.to(logits.device).long()
                 # all images are taken to be about as large as the first
                 stride = stride or _stride(len(batches) * len(labels) * len(logits), truth.shape, values)

@@ -13,14 +13,14 @@ import torch
 from torch.nn import functional
 
 
-def main_logits(output: Any, num_classes: int) -> torch.Tensor:
-    """The logits (B, C, h, w) or (B, C, d, h, w) of what a network gives.
+def logits_of(output: Any) -> torch.Tensor:
+    """The logits in what a network gives.
 
     Args:
         output: a tensor, {"out": ...} as in torchvision, or an object with `.logits` as in Hugging Face's transformers.
 
     Raises:
-        TypeError, ValueError: something else, or another number of channels than classes.
+        TypeError: something else.
     """
     if isinstance(output, Mapping) and "out" in output:
         output = output["out"]
@@ -29,6 +29,20 @@ def main_logits(output: Any, num_classes: int) -> torch.Tensor:
     if not torch.is_tensor(output):
         raise TypeError(f"output: found {type(output).__name__}, expected a tensor of logits, a dict with 'out', or an "
                         "object with .logits")
+    return output
+
+
+def main_logits(output: Any, num_classes: int) -> torch.Tensor:
+    """The logits (B, C, h, w) or (B, C, d, h, w) of what a network gives.
+
+    Args:
+        output: see `logits_of`.
+        num_classes: C.
+
+    Raises:
+        TypeError, ValueError: something else, or another number of channels than classes.
+    """
+    output = logits_of(output)
     if output.dim() not in (4, 5) or output.shape[1] != num_classes or not output.is_floating_point():
         raise ValueError(f"output: found {str(output.dtype)[6:]} of shape {tuple(output.shape)}, expected logits (B, "
                          f"{num_classes}, height, width) or (B, {num_classes}, depth, height, width)")
