@@ -43,7 +43,7 @@ def test_precisions(precision, tmp_path):
     close(one.losses[0], reference.losses[0])
     if precision.endswith("mixed"):
         close(one.losses, reference.losses)
-    else:  # a change of 2e-7 in the loss moves a parameter in half by its last bit: the loop written out shows it as well
+    else:  # 2e-7 more or less in a loss moves a parameter in half by its last bit
         assert one.losses == pytest.approx(reference.losses, rel=0.02)
     weight = one.loss_fn.weight
     assert weight.dtype == torch.float32 and not torch.equal(weight, torch.ones(CLASSES))
