@@ -232,7 +232,7 @@ def test_decoded_at_full_size_serves_smaller_runs_too(root, large, capsys):
 
 
 def test_a_full_disk_is_told(root, monkeypatch, tmp_path):
-    def fails(arrays, path):
+    def fails(arrays, path, metadata):
         raise prepared.SafetensorError("Error while serializing:\nno space")
 
     monkeypatch.setattr(prepared, "save_file", fails)
@@ -253,17 +253,18 @@ def test_decoding_goes_on_where_it_stopped(root, large, monkeypatch, tmp_path):
     dataset, written = train_split(root), []
     original = prepared.save_file
 
-    def stop_at_the_second(arrays, path):
+    def stop_at_the_second(arrays, path, metadata):
         if len(written) == 1:
             raise KeyboardInterrupt
         written.append(path)
-        original(arrays, path)
+        original(arrays, path, metadata)
 
     monkeypatch.setattr(prepared, "save_file", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         prepared.write(dataset, tmp_path)
     assert prepared.find(dataset, tmp_path) is None  # not whole, so not used
-    monkeypatch.setattr(prepared, "save_file", lambda arrays, path: (written.append(path), original(arrays, path)))
+    monkeypatch.setattr(prepared, "save_file", lambda arrays, path, metadata: (
+        written.append(path), original(arrays, path, metadata)))
     folder = prepared.write(dataset, tmp_path)
     assert len(written) == 3 and len(list(folder.glob("*.safetensors"))) == 3 and not list(folder.glob(".*"))
     assert prepared.write(dataset, tmp_path) == folder and len(written) == 3
@@ -355,3 +356,22 @@ def test_links_to_folders_are_followed(root, tmp_path):
         (root / name).mkdir()
         (root / name / "link").symlink_to(tmp_path / f"far {name}")
     assert len(train_split(root)) == 3
+
+
+def test_a_damaged_pair_is_named_and_never_trained_on(root, large, tmp_path):
+    dataset = train_split(root)
+    folder = prepared.write(dataset, tmp_path)
+    [shard] = folder.glob("*.safetensors")
+    content, pairs, random = shard.read_bytes(), [dataset[index] for index in range(3)], np.random.default_rng(5)
+    for _ in range(60):
+        place = int(random.integers(len(content)))
+        turned = bytes([content[place] ^ (1 << int(random.integers(8)))])
+        shard.write_bytes(content[:place] + turned + content[place + 1:])
+        reader = prepared.find(dataset, tmp_path)
+        for index, pair in enumerate(pairs):
+            try:
+                found = reader(index)
+            except DatasetError as error:
+                assert str(error).startswith(f"{shard}: cannot be read")
+            else:
+                assert all(map(np.array_equal, found, pair))
