@@ -15,8 +15,7 @@ import torch
 from synthetic_runs import edit, raise_version
 
 from cawalib.datasets import DatasetError
-from cawalib.runs import RunConfig, RunError
-from cawalib.runs import folders as runs
+from cawalib.runs import RunConfig, RunError, claim
 from cawalib.settings import ConfigError
 from cawalib.training import TrainingInterrupted, build_model, loop, models, train
 from cawalib.training import run as training
@@ -334,7 +333,7 @@ def test_out_of_memory_names_what_to_lower(data, tmp_path, monkeypatch):
 
 def test_two_processes_cannot_write_one_run(data, tmp_path):
     config = settings(data, tmp_path)
-    with runs.claim(config.folder):
+    with claim(config.folder):
         with pytest.raises(RunError, match="another process is writing this run"):
             train(config)
 

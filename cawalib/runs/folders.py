@@ -10,12 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pandas as pd
 
@@ -23,49 +21,12 @@ from cawalib.datasets import ClassStatistics
 from cawalib.files import plain, sha256, write_json
 from cawalib.runs.behaviour import outdated
 from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
+from cawalib.runs.locks import RunError
 
 FILES = ("config.json", "environment.json", "history.csv", "class_weights.csv", "samples.npz")
 
 
-class RunError(RuntimeError):
-    """A run folder cannot be used. The message is one line and names the folder."""
-
-
 # ---------------------------------------------------------------- writing
-
-@contextmanager
-def claim(folder):
-    """Make the folder, see that it can be written, and keep other processes out of it while a run writes there.
-
-    Raises:
-        RunError: the folder cannot be written, or another process is writing this very run.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock", blocking=False)
-        lock.acquire()
-    except filelock.Timeout:
-        raise RunError(f"run folder {folder}: another process is writing this run; wait for it to end") from None
-    except OSError as error:
-        raise RunError(f"run folder {folder}: cannot be written ({error.strerror}); "
-                       "choose another 'outputs_root' or mend its permissions") from None
-    try:
-        yield folder
-    finally:
-        lock.release()
-        _remove_if_empty(folder)
-
-
-def _remove_if_empty(folder):
-    # a run refused before it began leaves no trace, not even its empty parents up to `runs`
-    if [path.name for path in folder.iterdir()] == [".lock"]:
-        (folder / ".lock").unlink()
-        for path in [folder, *folder.parents][:5]:
-            if any(path.iterdir()):
-                break
-            path.rmdir()
-
 
 def take_up(config: RunConfig, environment: dict) -> Run | None:
     """Look at what the run's folder holds: a finished run is returned, one that would come out otherwise moved aside.

@@ -1,0 +1,53 @@
+"""Two calls at once: the second one waits for the first, and none is kept out by one that was killed."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cawalib.runs import RunError, alone
+
+HOLDER = """
+import sys
+from cawalib.runs import alone
+lock = alone(sys.argv[1], "tiny")
+print("mine", flush=True)
+sys.stdin.readline()
+"""
+
+
+def call(folder):
+    return subprocess.Popen([sys.executable, "-c", HOLDER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            text=True)
+
+
+def test_a_second_call_waits_and_says_for_whom(tmp_path):
+    first = call(tmp_path)
+    assert first.stdout.readline() == "mine\n"
+    second = call(tmp_path)
+    who = f"process {first.pid} on {os.uname().nodename}"
+    assert second.stdout.readline() == f"study 'tiny': {who} is computing it in {tmp_path}; waiting for it to end\n"
+    time.sleep(0.3)
+    assert second.poll() is None
+    first.communicate("\n")
+    assert second.stdout.readline() == "mine\n"
+    second.kill()  # leaves its lock behind, which counts for nothing
+    second.wait()
+    alone(tmp_path, "tiny").release()
+    other = alone(tmp_path, "another study")  # other studies are not kept waiting
+    other.release()
+
+
+def test_a_place_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="outputs folder .*file: cannot be locked for study 'tiny' .File exists"):
+        alone(tmp_path / "file", "tiny")
+
+    def no_locks(lock, **options):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    with pytest.raises(RunError, match="cannot be locked for study 'tiny' .FileSystem does not app"):
+        alone(tmp_path, "tiny")
