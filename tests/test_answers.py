@@ -6,7 +6,7 @@ from synthetic_runs import make_run
 from test_report import edit
 
 from cawalib.results import ComparisonError, answers, curve, figures, runs_beside
-from cawalib.runs import load_run
+from cawalib.runs import load_run, write_metrics
 
 # road, building, sky, vegetation, pavement; thirds by pixels: head road and building, body sky and vegetation, tail
 # pavement
@@ -72,11 +72,13 @@ def test_weights_and_convergence(runs, tmp_path):
     for run in ours:
         history = run.history.assign(val_miou=[0.1, 0.2, 0.3, 0.4, 0.4, 0.40, 0.41, 0.43])
         history.to_csv(run.folder / "history.csv", index=False)
+        write_metrics(run.folder, run.metrics)
     again = [load_run(run.folder, run.label) for run in ours]
     assert answers.convergence(again).startswith(
         "From three quarters of training to its end, validation mIoU moves by +3.0 to +3.0 points")
     for run in again:
         run.history.assign(val_miou=[np.nan] * 7 + [0.4]).to_csv(run.folder / "history.csv", index=False)
+        write_metrics(run.folder, run.metrics)
     assert "no word on whether" in answers.convergence([load_run(run.folder, run.label) for run in ours])
 
 

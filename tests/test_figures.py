@@ -12,7 +12,7 @@ from synthetic_runs import make_run, make_study
 
 from cawalib.results import ComparisonError, figures, tables
 from cawalib.results.figures import style
-from cawalib.runs import load_run
+from cawalib.runs import load_run, write_metrics
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +295,7 @@ def test_weights_over_thirds_by_hand(tmp_path):
         table = pd.DataFrame({"update": np.repeat(range(9), len(names)), "class": names * 9,
                               "weight": np.repeat(weights[run.config.seed], len(names))})
         table.to_csv(run.folder / "class_weights.csv", index=False)
+        write_metrics(run.folder, run.metrics)
     runs = [load_run(run.folder, run.label) for run in runs]
     table = tables.weights_over_thirds(runs)
     # the first update is left out; last third: means 4 and 5, deviations within 0 and sqrt(2), root mean square 1
