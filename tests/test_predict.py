@@ -112,7 +112,7 @@ def test_photographs_that_cannot_be_used_are_named(network, tmp_path):
     Image.fromarray(photograph()).save(tmp_path / "a.jpg")
     (tmp_path / "empty").mkdir()
     for given, message in ((tmp_path / "none.jpg", "none.jpg is not there, expected an image file"),
-                           (tmp_path / "empty", "empty holds no image, expected files ending in .jpg"),
+                           (tmp_path / "empty", "empty holds no image, expected files ending in .png"),
                            ([], "photographs: found none"), (tmp_path, "a.jpg and .*a.png would be written to one")):
         with pytest.raises(ConfigError, match=message):
             photographs_in(given)
@@ -209,7 +209,7 @@ def test_a_run_starts_from_a_file(run, network, config, tmp_path, place, capsys)
     finally:
         table.write_text(before)
     assert "has other classes, so the last layer starts at random" in capsys.readouterr().out
-    assert torch.equal(other.body.stem[0].weight, network.model.body.stem[0].weight) is False  # one small step
+    assert not torch.equal(other.body.stem[0].weight, network.model.body.stem[0].weight)  # a few tiny steps
     torch.testing.assert_close(other.body.stem[0].weight, network.model.body.stem[0].weight)
     assert (other.classifier.weight - network.model.classifier.weight).abs().max() > 0.01
     changed = torch.load(run.folder / "checkpoint" / "last.pt", weights_only=True)["model"]

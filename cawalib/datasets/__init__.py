@@ -8,7 +8,7 @@ from cawalib.extras import require
 require("train")
 
 from cawalib.datasets.base import IGNORE, DatasetError, SegmentationDataset
-from cawalib.datasets.folder import read_photograph
+from cawalib.datasets.folder import IMAGE_ENDINGS, read_photograph
 from cawalib.datasets.load import FILE_DATASETS, list_datasets, load_datasets, load_streets
 from cawalib.datasets.preparation import (
     PreparationConfig,
@@ -22,7 +22,7 @@ from cawalib.datasets.preparation import (
 from cawalib.datasets.statistics import ClassStatistics, Survey, class_statistics, split_table, survey
 
 __all__ = [
-    "FILE_DATASETS", "IGNORE", "ClassStatistics", "DatasetError", "PreparationConfig", "SegmentationDataset", "Survey",
-    "class_statistics", "counted", "inventory", "list_datasets", "load_datasets", "load_streets", "obtain", "prepare",
-    "read", "read_photograph", "split_table", "survey", "totals",
+    "FILE_DATASETS", "IGNORE", "IMAGE_ENDINGS", "ClassStatistics", "DatasetError", "PreparationConfig",
+    "SegmentationDataset", "Survey", "class_statistics", "counted", "inventory", "list_datasets", "load_datasets",
+    "load_streets", "obtain", "prepare", "read", "read_photograph", "split_table", "survey", "totals",
 ]

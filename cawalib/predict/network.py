@@ -77,11 +77,12 @@ def load_network(source, device: str = "cpu") -> TrainedNetwork:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"parameter 'device': found {device!r}, but PyTorch sees no CUDA device; choose 'cpu'")
-    if not isinstance(source, Run) and Path(source).is_file():
-        return _from_file(Path(source), device)
-    if not isinstance(source, Run) and not (Path(source) / "config.json").is_file():
-        source = best_run(source)
-    return _from_run(source if isinstance(source, Run) else load_run(source), device)
+    if isinstance(source, Run):
+        return _from_run(source, device)
+    path = Path(source)
+    if path.is_file():
+        return _from_file(path, device)
+    return _from_run(load_run(path) if (path / "config.json").is_file() else best_run(path), device)
 
 
 def best_run(folder) -> Run:
@@ -108,10 +109,8 @@ def _from_run(run, device):
     if not _checkpoint(run.folder).is_file():
         raise RunError(f"run folder {run.folder}: found no network (checkpoint/last.pt), which published runs do not "
                        "have; train it again")
-    kept, line = run.metrics, run.metrics["line"]
-    weight = torch.tensor(line["weight"]) if line["own"] else torch.ones(len(kept["classes"]))
-    return _whole(read_checkpoint(_checkpoint(run.folder))["model"], run.config, kept["classes"], kept["palette"],
-                  weight, run.folder, device)
+    return _whole(read_checkpoint(_checkpoint(run.folder))["model"], run.config, run.metrics["classes"],
+                  run.metrics["palette"], run.decision("rare").weight, run.folder, device)
 
 
 def _from_file(path, device):

@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from cawalib.datasets import read_photograph
+from cawalib.datasets import IMAGE_ENDINGS, read_photograph
 from cawalib.files import atomic, check_writable, write_table
 from cawalib.predict.network import TrainedNetwork
 from cawalib.progress import progress
 from cawalib.settings import ConfigError
 from cawalib.training import activation_maps
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")  # what is taken from a folder
 OVERLAY_SHARE = 0.5  # of the classes' colours
 
 
@@ -35,8 +34,8 @@ def segment(network: TrainedNetwork, photographs, out, point: str | float = "bal
 
     Args:
         network: see `load_network`.
-        photographs: a file or a folder, or several; of folders all images in them, at any depth. They are turned as
-            EXIF tells.
+        photographs: a file or a folder, or several, of folders all images in them, at any depth; or what
+            `photographs_in` gave. They are turned as EXIF tells.
         out: the folder to write to; it is made, and files of the same names are replaced.
         point: where the line between classes is drawn: "rare", "balanced", "accurate", or a number
             (METHOD.md, section 6).
@@ -51,7 +50,7 @@ def segment(network: TrainedNetwork, photographs, out, point: str | float = "bal
     """
     decision = network.decision(point)
     out = Path(out)
-    found = photographs_in(photographs, out)
+    found = photographs if isinstance(photographs, dict) else photographs_in(photographs, out)
     check_writable(out, "out")
     out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -87,7 +86,7 @@ def photographs_in(photographs, out: Path | None = None) -> dict[str, Path]:
         files = [path] if path.is_file() else [inner for inner in sorted(path.rglob("*")) if _is_photograph(inner, out)]
         if not files:
             raise ConfigError(f"photographs: folder {path} holds no image, expected files ending in "
-                              f"{', '.join(ENDINGS)}")
+                              f"{', '.join(IMAGE_ENDINGS)}")
         found += [(file.relative_to(path if path.is_dir() else path.parent), file) for file in files]
     names = Counter(str(name.with_suffix("")) for name, _ in found)
     [(name, count)] = names.most_common(1) or [("", 0)]
@@ -102,18 +101,17 @@ def photographs_in(photographs, out: Path | None = None) -> dict[str, Path]:
 
 def _is_photograph(path, out):
     hidden = path.name.startswith(".")
-    return path.suffix.lower() in ENDINGS and not hidden and path.is_file() and not (
+    return path.suffix.lower() in IMAGE_ENDINGS and not hidden and path.is_file() and not (
         out is not None and path.resolve().is_relative_to(out.resolve()))
 
 
 def _classes(logits, decision, size):
     """The class of every pixel (H, W) uint8; class by class, since all logits of a photograph would be gigabytes."""
     logits = logits + decision.offset[:, None, None]  # a constant for each class, which interpolation keeps
-    best, chosen = None, torch.zeros(size, dtype=torch.uint8, device=logits.device)
+    best = torch.full(size, -torch.inf, device=logits.device)
+    chosen = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     for index, own in enumerate(logits):
         large = functional.interpolate(own[None, None], size, mode="bilinear", align_corners=False)[0, 0]
-        if best is None:
-            best = large
         chosen[large > best] = index
         best = torch.maximum(best, large)
     return chosen.cpu().numpy()
