@@ -155,7 +155,10 @@ def test_a_file_is_the_same_network(run, network, tmp_path):
     assert (again.classes, again.palette) == (network.classes, network.palette)
     assert torch.equal(again.decision("accurate").offset, network.decision("accurate").offset)
     data = path.read_bytes()
-    for damaged, message in ((data[:len(data) // 2], "cannot be read as safetensors"),
+    turned = data[:-9] + bytes([data[-9] ^ 64]) + data[-8:]  # a bit of a weight
+    for damaged, message in ((turned, "is not what was written .its checksum is another one"),
+                             (data.replace(b"bush", b"tree", 1), "is not what was written"),
+                             (data[:len(data) // 2], "cannot be read as safetensors"),
                              (data.replace(b"cawalib network 1", b"cawalib network 9"), "found format 'cawalib netw")):
         path.write_bytes(damaged)
         with pytest.raises(ConfigError, match=message):

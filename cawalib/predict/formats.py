@@ -15,7 +15,7 @@ from cawalib.files import atomic
 from cawalib.predict.network import TrainedNetwork
 from cawalib.runs import PLACE_FIELDS, RunError
 from cawalib.settings import ConfigError
-from cawalib.training import MEAN, STD, write_network
+from cawalib.training import MEAN, STD, read_network, write_network
 
 ENDINGS = (".safetensors", ".onnx", ".pt2")
 TOLERANCE = 1e-3  # of logits, relative to the largest: other kernels add up in another order
@@ -39,7 +39,7 @@ class Standalone(nn.Module):
 
 
 def export(network: TrainedNetwork, path, point: str | float = "rare") -> Path:
-    """Write a network to one file, and check what was written against the original.
+    """Write a network to one file, and read it back: weights by their checksum, other forms by the logits they give.
 
     - `.safetensors`: weights as they are, with class names, palette, class weights and settings as metadata; what
       `load_network`, `python -m cawalib.predict` and the setting `initial_weights` take.
@@ -63,6 +63,7 @@ def export(network: TrainedNetwork, path, point: str | float = "rare") -> Path:
     with atomic(path) as partial:
         if path.suffix == ".safetensors":
             write_network(partial, network.model, _said(network))
+            read_network(partial)  # which looks at its checksum
         else:
             standalone = Standalone(network, point).eval()
             write, read = {".onnx": (_write_onnx, _read_onnx), ".pt2": (_write_pt2, _read_pt2)}[path.suffix]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -25,7 +26,17 @@ def write_network(path, model: nn.Module, said: dict) -> None:
         said: what is said of it: "classes", "palette", "weight" (C,), "settings".
     """
     tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    Path(path).write_bytes(save(tensors, metadata={"format": FORMAT, "network": json.dumps(said)}))
+    text = json.dumps(said)
+    metadata = {"format": FORMAT, "network": text, "checksum": _checksum(tensors, text)}
+    Path(path).write_bytes(save(tensors, metadata=metadata))
+
+
+def _checksum(tensors, text):
+    """SHA-256 of the weights and of what is said of them: a file in this format has none of its own."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_network(path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -40,11 +51,13 @@ def read_network(path) -> tuple[dict[str, torch.Tensor], dict]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as safetensors ({error}); export the network again") from None
     if metadata.get("format") != FORMAT:
         raise ConfigError(f"{path}: found format {metadata.get('format')!r} in its metadata, expected {FORMAT!r}; "
                           "export the network of a run: python -m cawalib.predict RUN --export FILE")
+    if metadata.get("checksum") != _checksum(tensors, metadata.get("network", "")):
+        raise ConfigError(f"{path}: is not what was written (its checksum is another one); export the network again")
     return tensors, json.loads(metadata["network"])
 
 
