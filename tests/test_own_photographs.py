@@ -27,16 +27,16 @@ def test_the_point_moves_classes_and_is_told(network, tmp_path):
     image[:, :64, 0], image[:, 64:, 2] = 255, 255  # left red, right blue
     Image.fromarray(image).save(tmp_path / "half.png")
     given = own.photographs_of(own.PhotographsConfig(photographs=str(tmp_path)))
-    points = own.by_point(network, given["half"])
-    shares = {point: np.bincount(labels.ravel(), minlength=3) / labels.size for point, labels in points.items()}
+    points = own.by_point(network, given)
+    shares = {point: np.bincount(labels.ravel(), minlength=3) / labels.size for point, labels in points[0].items()}
     np.testing.assert_allclose(shares["rare"], [0.5, 0, 0.5], atol=0.02)
     assert shares["accurate"][2] == 0  # log 1000 is more than what tells blue from the others
-    told = own.what_the_point_moves(network, given)
+    told = own.what_the_point_moves(network, points)
     assert told.startswith("From accurate to rare, 'blue' goes from 0.0 % to 50.0 % of the pixels and '")
-    figure = own.lines_drawn(network, given)
+    figure = own.lines_drawn(network, given, points)
     assert [axes.get_title() for axes in figure.axes[:4]] == ["photograph", "rare", "balanced", "accurate"]
     plain = TrainedNetwork(network.model, network.config, network.classes, network.palette, torch.ones(3), "nowhere")
-    assert own.what_the_point_moves(plain, given).startswith("The point makes no difference here")
+    assert own.what_the_point_moves(plain, own.by_point(plain, given)).startswith("The point makes no difference here")
 
 
 def test_where_nothing_is_there(tmp_path):

@@ -63,7 +63,7 @@ def network_of(config: PhotographsConfig) -> TrainedNetwork:
 def photographs_of(config: PhotographsConfig) -> dict[str, Path]:
     """Name -> file of the photographs that are asked for, or of a few test scenes of `streets`."""
     if config.photographs:
-        return photographs_in(config.photographs)
+        return photographs_in(config.photographs, Path(config.out))
     folder = Path(config.out, "scenes")
     folder.mkdir(parents=True, exist_ok=True)
     scenes = load_streets(DataConfig(imbalance=100.0, image_height=192, image_width=256), "test")
@@ -73,24 +73,28 @@ def photographs_of(config: PhotographsConfig) -> dict[str, Path]:
     return photographs_in(folder)
 
 
-def by_point(network: TrainedNetwork, photograph) -> dict[str, np.ndarray]:
-    """Point -> classes (h, w) uint8 of one photograph, at the size at which the network saw it."""
-    image, _ = read_photograph(photograph)
-    logits = network.logits(image)
-    return {point: network.decision(point)(logits[None])[0].byte().cpu().numpy() for point in POINTS}
+def by_point(network: TrainedNetwork, photographs: dict[str, Path]) -> list[dict[str, np.ndarray]]:
+    """For each photograph: point -> classes (h, w) uint8, at the size at which the network saw it."""
+    logits = (network.logits(read_photograph(path)[0])[None] for path in photographs.values())
+    return [{point: network.decision(point)(own)[0].byte().cpu().numpy() for point in POINTS} for own in logits]
 
 
 @in_print_style
-def lines_drawn(network: TrainedNetwork, photographs: dict[str, Path], most: int = 3) -> Figure:
-    """Photographs as rows; what the network makes of each at the three points as columns."""
-    rows = list(photographs.items())[:most]
-    pictures = [shrunk(read_photograph(path)[0], PAGE / 4) for _, path in rows]
-    decided = [by_point(network, path) for _, path in rows]
+def lines_drawn(network: TrainedNetwork, photographs: dict[str, Path], decided: list[dict[str, np.ndarray]],
+                most: int = 3) -> Figure:
+    """Photographs as rows; what the network makes of each at the three points as columns.
+
+    Args:
+        decided: see `by_point`.
+        most: photographs that are shown.
+    """
+    pictures = [shrunk(read_photograph(path)[0], PAGE / 4) for path in list(photographs.values())[:most]]
+    decided = decided[:most]
     colours = class_colours(network.classes, network.palette)
     entries = legend_entries([labels for points in decided for labels in points.values()], network.classes, colours)
     columns, extra = legend_size(entries, PAGE)
     heights = [PAGE / 4 * picture.shape[0] / picture.shape[1] for picture in pictures]
-    figure, panels = plt.subplots(len(rows), 4, squeeze=False, layout="compressed",
+    figure, panels = plt.subplots(len(pictures), 4, squeeze=False, layout="compressed",
                                   figsize=(PAGE, sum(heights) + extra + 0.2), height_ratios=heights)
     for index, (row, picture, points) in enumerate(zip(panels, pictures, decided, strict=True)):
         show(row[0], picture, "" if index else "photograph")
@@ -109,13 +113,11 @@ def shares(areas: pd.DataFrame) -> pd.DataFrame:
     return table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index].round(1)
 
 
-def what_the_point_moves(network: TrainedNetwork, photographs: dict[str, Path]) -> str:
-    """A sentence: which class gains and which loses most area between "accurate" and "rare"."""
-    counts = {point: np.zeros(len(network.classes)) for point in POINTS}
-    for path in photographs.values():
-        for point, labels in by_point(network, path).items():
-            counts[point] += np.bincount(labels.ravel(), minlength=len(network.classes)) / labels.size
-    accurate, rare = (100 * counts[point] / len(photographs) for point in ("accurate", "rare"))
+def what_the_point_moves(network: TrainedNetwork, decided: list[dict[str, np.ndarray]]) -> str:
+    """A sentence: which class gains and which loses most area between "accurate" and "rare"; `decided`: `by_point`."""
+    accurate, rare = (100 * np.mean([np.bincount(labels[point].ravel(), minlength=len(network.classes))
+                                     / labels[point].size for labels in decided], axis=0)
+                      for point in ("accurate", "rare"))
     gain = rare - accurate
     if not gain.any():
         return "The point makes no difference here: the network has no weights of its own, or is sure of every pixel."
