@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book dist offline-weights setup paper evidence test test-browser test-frameworks test-install lab lint lock notebooks
+.PHONY: book dist mutants offline-weights setup paper evidence test test-browser test-frameworks test-install lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -80,6 +80,10 @@ dist: setup
 test-frameworks: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python lightning==2.6.6 transformers==5.8.0 monai==1.6.1
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/frameworks/check_*.py $(FRAMEWORK_OPTIONS)
+
+# would the tests notice? One fault at a time in a copy of the code (tests/mutants); an hour and more on two cores
+mutants: setup
+	$(BIN)/python tests/mutants/check_mutants.py $(MUTANTS_OPTIONS)
 
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)

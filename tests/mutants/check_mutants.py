@@ -1,0 +1,135 @@
+"""Would the tests notice? One realistic fault at a time is put into a copy of the code, and its tests must fail.
+
+    python tests/mutants/check_mutants.py                      all of them (`make mutants`)
+    python tests/mutants/check_mutants.py --only method cam    those whose file's path holds one of these words
+
+Each YAML file beside this one is a list of mutants:
+
+    - file: cawalib/method/cam.py         where the fault is
+      was: "text that stands there once"
+      now: "text in its place"
+      tests: [test_cam.py]                what must fail, quickest first
+      equivalent: why nobody could tell   only where the fault changes no result; it is not run, and not counted
+
+A mutant is killed when pytest ends with a failed test (exit status 1); one that cannot even be imported is not
+realistic and ends the call. The mutants were written down from what the code promises, not from what the tests hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+LOWEST = 0.9  # share of the mutants of each file that must be killed
+MINUTES = 10  # of one mutant's tests; a mutant that makes them hang longer was noticed
+KEYS = {"file", "was", "now", "tests", "equivalent"}
+
+
+def read_mutants(words=()) -> list[dict]:
+    """All mutants, checked: known keys, a text that stands in its file exactly once, tests that exist."""
+    mutants = [mutant | {"list": path.name} for path in sorted(HERE.glob("*.yaml"))
+               for mutant in yaml.safe_load(path.read_text()) or []]
+    for mutant in mutants:
+        where = f"{mutant['list']}, {mutant.get('file')}, was {mutant.get('was')!r}"
+        unknown = mutant.keys() - KEYS - {"list"}
+        if unknown or not KEYS - {"equivalent"} <= mutant.keys():
+            raise SystemExit(f"{where}: found keys {', '.join(mutant)}, expected {', '.join(sorted(KEYS))}")
+        count = (ROOT / mutant["file"]).read_text().count(mutant["was"])
+        if count != 1 or mutant["was"] == mutant["now"]:
+            raise SystemExit(f"{where}: stands there {count} times, expected one, and another text in its place")
+        absent = [test for test in mutant["tests"] if not (ROOT / "tests" / test.split("::")[0]).is_file()]
+        if absent or not mutant["tests"]:
+            raise SystemExit(f"{where}: tests {', '.join(absent) or 'none'} not found in tests/")
+    return [mutant for mutant in mutants if not words or any(word in mutant["file"] for word in words)]
+
+
+def copy_of_the_code(folder: Path) -> Path:
+    """The files that git tracks or would track, and the environment by a link."""
+    names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+                           capture_output=True, check=True).stdout.decode().split("\0")
+    for name in names:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def run_tests(folder: Path, tests) -> int:
+    """pytest's exit status: 0 all passed, 1 some failed. Stops at the first that fails."""
+    command = [sys.executable, "-m", "pytest", "-qxp", "no:cacheprovider", *(f"tests/{test}" for test in tests)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=60 * MINUTES)
+        return done.returncode
+    except subprocess.TimeoutExpired:
+        return 1
+
+
+def try_one(mutant, folder: Path) -> bool:
+    """Whether the tests notice a mutant in this copy of the code, which is as before afterwards."""
+    path = folder / mutant["file"]
+    text = path.read_text()
+    path.write_text(text.replace(mutant["was"], mutant["now"]))
+    try:
+        code = run_tests(folder, mutant["tests"])
+    finally:
+        path.write_text(text)
+    if code not in (0, 1):
+        raise SystemExit(f"{mutant['file']}, now {mutant['now']!r}: pytest ended with {code}, expected 0 or 1; "
+                         "mend the mutant, which must be code that can be imported")
+    return code == 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="part of a mutated file's path")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="mutants tried at once")
+    options = parser.parse_args()
+    mutants = read_mutants(options.only)
+    tried = [mutant for mutant in mutants if "equivalent" not in mutant]
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(options.processes) as pool:
+        copies = SimpleQueue()
+        for number in range(options.processes):
+            copies.put(copy_of_the_code(Path(temporary) / str(number)))
+        if run_tests(Path(temporary) / "0", sorted({test for mutant in tried for test in mutant["tests"]})):
+            raise SystemExit("the tests fail without any mutant; mend them first")
+
+        def noticed(mutant):
+            folder = copies.get()
+            try:
+                return try_one(mutant, folder)
+            finally:
+                copies.put(folder)
+
+        killed = list(pool.map(noticed, tried))
+    return report(mutants, tried, killed)
+
+
+def report(mutants, tried, killed) -> int:
+    """Print who lived, and killed of tried per file; 1 if a file's share is below LOWEST."""
+    for mutant, dead in zip(tried, killed, strict=True):
+        if not dead:
+            print(f"lives: {mutant['file']}: {mutant['was']!r} -> {mutant['now']!r}")
+    total, dead = (Counter(mutant["file"] for mutant in some) for some in
+                   (tried, [mutant for mutant, dead in zip(tried, killed, strict=True) if dead]))
+    for file in sorted(total):
+        print(f"{file}: {dead[file]} of {total[file]} killed, {100 * dead[file] / total[file]:.0f} %")
+    print(f"{len(tried)} mutants tried, {sum(killed)} killed, {100 * sum(killed) / len(tried):.0f} %; "
+          f"{len(mutants) - len(tried)} equivalent")
+    return int(any(dead[file] < LOWEST * total[file] for file in total))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
