@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cawalib.runs import RunError, alone
+from cawalib.runs import RunError, alone, claim, locks
 
 HOLDER = """
 import sys
@@ -51,3 +51,45 @@ def test_a_place_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
     with pytest.raises(RunError, match="cannot be locked for study 'tiny' .FileSystem does not app"):
         alone(tmp_path, "tiny")
+
+
+MOUNTS = """22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+31 22 0:27 / {0} rw,relatime shared:2 - {1} server:/home {2}
+"""
+
+
+@pytest.mark.parametrize("kind, options, named", [
+    ("nfs4", "rw,vers=4.2,local_lock=none", ""),
+    ("nfs", "rw,vers=3,nolock,local_lock=all", "nfs, local_lock=all, nolock"), ("lustre", "rw,flock", ""),
+    ("lustre", "rw,localflock", "lustre, localflock"), ("fuse.sshfs", "rw", "fuse.sshfs"),
+    ("cifs", "rw,nobrl", "cifs, nobrl"), ("ext4", "rw", "")])
+def test_a_mount_that_keeps_its_locks_to_itself_is_told(tmp_path, monkeypatch, kind, options, named):
+    place = tmp_path / "a mount"
+    (tmp_path / "mountinfo").write_text(MOUNTS.format(str(place).replace(" ", "\\040"), kind, options))
+    monkeypatch.setattr(locks, "MOUNTS", tmp_path / "mountinfo")
+    assert locks.private_mount(place / "runs" / ".lock") == (named and f"its mount {place} ({named})")
+    assert locks.private_mount(tmp_path / ".lock") == ""
+    monkeypatch.setattr(locks, "MOUNTS", tmp_path / "none")  # another system
+    assert locks.private_mount(place / "runs" / ".lock") == ""
+
+
+def test_where_locks_do_not_pass_who_was_there_from_another_machine_is_not_overrun(tmp_path, monkeypatch):
+    left = '{"host": "elsewhere", "process": 12}'
+    (tmp_path / "config.json").write_text("{}")  # of an empty folder nothing is left, see test_training.py
+    (tmp_path / ".lock").write_text(left)
+    with claim(tmp_path):  # its lock would be seen, so that process was killed
+        assert os.uname().nodename in (tmp_path / ".lock").read_text()
+    assert (tmp_path / ".lock").read_text() == ""
+    monkeypatch.setattr(locks, "private_mount", lambda path: "its mount /home (nfs, nolock)")
+    with claim(tmp_path):
+        pass
+    (tmp_path / ".lock").write_text(left)
+    refused = (r"\.lock: process 12 on elsewhere was at it when last seen, and its mount /home .nfs, nolock. does not "
+               "pass locks on to other machines; if nothing runs there any more, delete this file")
+    for _ in range(2):
+        with pytest.raises(RunError, match=refused), claim(tmp_path):
+            pass
+    (tmp_path / ".lock").unlink()
+    with claim(tmp_path), pytest.raises(RunError, match=f"process {os.getpid()} on .* is writing this run"), \
+            claim(tmp_path):
+        pass
