@@ -95,14 +95,18 @@ def test_a_signal_reaches_the_cell_of_its_own_job_alone(server, tmp_path):
             psutil.Process(worker).kill()
 
 
-def test_a_job_outlives_whoever_started_the_warm_process(server, tmp_path):
-    source = write_notebook(tmp_path / "a.ipynb", "import time; open(label, 'w').close(); time.sleep(1); print('end')")
-    ours = job(source, tmp_path / "out.ipynb", "-p", "label", tmp_path / "started")
-    until((tmp_path / "started").exists)
+def test_a_job_is_told_to_end_when_whoever_started_the_warm_process_has_ended(server, tmp_path):
+    source = write_notebook(tmp_path / "a.ipynb", TRAINING)
+    ours = job(source, tmp_path / "out.ipynb", "-p", "label", tmp_path)
+    until((tmp_path / "pids").exists)
+    kernel, worker = (int(pid) for pid in (tmp_path / "pids").read_text().split())
     server.stdin.close()
-    assert ours.communicate(timeout=100) == ("end\n", "") and ours.returncode == 0
+    assert "terminated; a started run resumes" in ours.communicate(timeout=100)[1] and ours.returncode == 143
+    assert (tmp_path / "checkpoint").exists() and not is_running(kernel)
     assert server.wait(timeout=10) == 0
     server.stdin = subprocess.Popen("true", stdin=subprocess.PIPE).stdin
+    if is_running(worker):
+        psutil.Process(worker).kill()
 
 
 def test_the_warm_process_killed_in_the_middle(server, tmp_path):

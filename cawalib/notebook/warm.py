@@ -6,7 +6,7 @@ arguments, working directory, environment and streams over and waits for the exi
 caller takes its job with it, and without a warm process, or with another number of threads than it has, everything
 goes as it always did. Linux only: elsewhere a process cannot be forked safely after these imports.
 
-    python -m cawalib.notebook.warm SOCKET    ends when its standard input is closed and its last job is done
+    python -m cawalib.notebook.warm SOCKET    ends when its standard input is closed, and tells running jobs to end
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ LARGEST_CALL = 1 << 22  # bytes
 def start() -> subprocess.Popen | None:
     """Start a warm process for the jobs that this process starts; None where there can be none.
 
-    It ends when the returned process's stdin is closed, as the end of this process does.
+    It ends when the returned process's stdin is closed, as the end of this process does, even one by SIGKILL. Jobs that
+    still run are told to end then: nobody would see them go on, and the next call would meet them in their folders.
     """
     if sys.platform != "linux":
         return None
@@ -74,7 +75,7 @@ def call(arguments: list[str]) -> int | None:
 # ---------------------------------------------------------------- the warm process
 
 def serve(path: str) -> None:
-    """Take jobs at a socket until standard input is closed, then wait for those that still run."""
+    """Take jobs at a socket until standard input is closed, then end those that still run, which save their state."""
     with socket.socket(socket.AF_UNIX) as listening, selectors.DefaultSelector() as selector:
         listening.bind(path)
         listening.listen(128)
@@ -96,6 +97,8 @@ def serve(path: str) -> None:
                     selector.unregister(sys.stdin)
                     selector.unregister(listening)
                     listening.close()
+                    for process in jobs.values():
+                        os.kill(process, signal.SIGTERM)
                 elif key.fileobj is listening and listening.fileno() >= 0:
                     connection, _ = listening.accept()
                     if process := _start_job(connection, [listening, woken, wake, *jobs]):
