@@ -50,6 +50,11 @@ def sha256(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_sum(content) -> str:
+    """The SHA-256 of what JSON holds of `content`, whatever the file looks like."""
+    return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()
+
+
 def check_writable(folder, parameter: str = "outputs_root") -> None:
     """Raises ConfigError if `folder`, or the nearest one above it that exists, cannot be written."""
     folder = Path(folder)

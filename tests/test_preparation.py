@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -130,6 +131,9 @@ def test_large_data_are_read_once_and_again_when_a_file_was_written(root, tmp_pa
     [table] = (tmp_path / "digests").iterdir()
     table.write_text("{")
     assert pairs_digest(pairs, b"", tmp_path) == first and len(read) == 19
+    table.write_text(re.sub('(,\n *")([0-9a-f])', lambda found: f"{found[1]}{(int(found[2], 16) + 1) % 16:x}",
+                            table.read_text(), count=1))  # another digest, or another checksum: believed in neither
+    assert pairs_digest(pairs, b"", tmp_path) == first and len(read) == 25
 
 
 def test_another_mapping_is_counted_anew(root):
@@ -140,10 +144,14 @@ def test_another_mapping_is_counted_anew(root):
 
 def test_a_damaged_survey_is_told(root, large, tmp_path):
     dataset = train_split(root)
-    survey(dataset, tmp_path)
-    survey_path(dataset, tmp_path).write_text("{")
-    with pytest.raises(DatasetError, match="cannot be read .*delete it"):
-        survey(dataset, tmp_path)
+    counted = survey(dataset, tmp_path)
+    path = survey_path(dataset, tmp_path)
+    text = path.read_text()
+    assert survey(dataset, tmp_path).statistics.pixels.tolist() == counted.statistics.pixels.tolist()
+    for damaged in ("{", text.replace(f'{max(counted.statistics.pixels)}', "7"), text.replace('"checksum"', '"other"')):
+        path.write_text(damaged)
+        with pytest.raises(DatasetError, match=f"{path.name}: cannot be read .*delete it"):
+            survey(dataset, tmp_path)
 
 
 def test_unknown_labels_are_counted_over_all_files(root, large):

@@ -8,7 +8,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cawalib.files import sha256, write_json
+from cawalib.files import content_sum, sha256, write_json
 from cawalib.progress import progress
 
 REMEMBERED_FROM = 2**28  # bytes of all files; of fewer it takes less than a second to read them again
@@ -35,7 +35,7 @@ def pairs_digest(pairs, mapping: bytes, kept_in=None) -> str:
     if large and unread:
         with contextlib.suppress(OSError):  # a folder that cannot be written costs the reading again
             table.parent.mkdir(parents=True, exist_ok=True)
-            write_json(table, known)
+            write_json(table, {"files": known, "checksum": content_sum(known)})
     digest = hashlib.sha256(mapping)
     for path in paths:
         digest.update(f"{path.parent.name}/{path.name} {known[str(path)][-1]}\n".encode())
@@ -53,7 +53,8 @@ def _table(folder, paths):
 
 
 def _read(table):
-    try:
-        return json.loads(table.read_text())
-    except (OSError, ValueError):  # not there, or damaged: made anew
-        return {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged: made anew
+        kept = json.loads(table.read_text())
+        if kept["checksum"] == content_sum(kept["files"]):
+            return kept["files"]
+    return {}

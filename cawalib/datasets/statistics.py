@@ -20,7 +20,7 @@ import pandas as pd
 
 from cawalib.datasets.base import DatasetError, SegmentationDataset, UnknownLabels
 from cawalib.datasets.processes import in_processes
-from cawalib.files import write_json
+from cawalib.files import content_sum, write_json
 from cawalib.progress import progress
 
 
@@ -196,11 +196,12 @@ def _refuse(dataset, problems):
 
 def _write(path, dataset, result):
     try:
-        write_json(path, {
+        kept = {
             "digest": dataset.digest, "classes": dataset.classes, "size": len(dataset),
             "pixels": result.statistics.pixels, "images": result.statistics.images,
             "pixels_where_present": result.statistics.pixels_where_present, "together": result.together,
-            "sizes": result.sizes, "all_pixels": result.all_pixels})
+            "sizes": result.sizes, "all_pixels": result.all_pixels}
+        write_json(path, kept | {"checksum": content_sum(kept)})
     except OSError as error:
         raise DatasetError(f"parameter 'prepared_root': {path} cannot be written ({error.strerror})") from None
 
@@ -209,6 +210,8 @@ def _read(path, dataset):
     """The kept survey."""
     try:
         kept = json.loads(path.read_text())
+        if kept.pop("checksum") != content_sum(kept):
+            raise ValueError("it is not what was written")
         if kept["digest"] != dataset.digest or kept["classes"] != list(dataset.classes):
             raise ValueError("it is of other data")
         statistics = ClassStatistics(dataset.classes, *(np.array(kept[name], dtype=np.int64) for name in (

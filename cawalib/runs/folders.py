@@ -8,7 +8,6 @@ lies in its study's archive instead, see `archive`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cawalib.datasets import ClassStatistics
-from cawalib.files import plain, sha256, write_json
+from cawalib.files import content_sum, sha256, write_json
 from cawalib.runs.behaviour import outdated
 from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
 from cawalib.runs.locks import RunError
@@ -96,12 +95,7 @@ def write_metrics(folder, metrics: dict) -> None:
     """Write metrics.json, with checksums of what else lies in the folder: the run is done."""
     folder = Path(folder)
     sums = {path.name: sha256(path) for path in map(folder.joinpath, FILES) if path.is_file()}
-    write_json(folder / "metrics.json", metrics | {"checksums": sums | {"metrics.json": _sum_of(metrics)}})
-
-
-def _sum_of(metrics):
-    """SHA-256 of metrics, whatever the file looks like."""
-    return hashlib.sha256(json.dumps(plain(metrics), sort_keys=True).encode()).hexdigest()
+    write_json(folder / "metrics.json", metrics | {"checksums": sums | {"metrics.json": content_sum(metrics)}})
 
 
 # ---------------------------------------------------------------- reading
@@ -203,7 +197,7 @@ def load_run(folder, label: str = "", group: str = "") -> Run:
         config, metrics, environment = (json.loads((folder / f"{name}.json").read_text())
                                         for name in ("config", "metrics", "environment"))
         sums = metrics.pop("checksums", {})
-        if sums and sums["metrics.json"] != _sum_of(metrics):
+        if sums and sums["metrics.json"] != content_sum(metrics):
             raise ValueError("metrics.json is not what the run wrote: its checksum is another one; delete the folder "
                              "to train it again")
         run = Run(folder, config_from(config, where=f"{folder}/config.json"), metrics, environment, label, group, sums)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,10 @@ from queue import SimpleQueue
 import yaml
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+from copies import ROOT, copy_of_the_code  # noqa: E402
+
 LOWEST = 0.9  # share of the mutants of each file that must be killed
 MINUTES = 10  # of one mutant's tests; a mutant that makes them hang longer was noticed
 KEYS = {"file", "was", "now", "tests", "equivalent"}
@@ -53,17 +55,6 @@ def read_mutants(words=()) -> list[dict]:
         if absent or not mutant["tests"]:
             raise SystemExit(f"{where}: tests {', '.join(absent) or 'none'} not found in tests/")
     return [mutant for mutant in mutants if not words or any(word in mutant["file"] for word in words)]
-
-
-def copy_of_the_code(folder: Path) -> Path:
-    """The files that git tracks or would track, and the environment by a link."""
-    names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                           capture_output=True, check=True).stdout.decode().split("\0")
-    for name in names:
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
 
 
 def run_tests(folder: Path, tests) -> int:
