@@ -61,7 +61,7 @@ def test_a_figure_from_the_archive_is_the_figure_from_the_folders(tmp_path, draw
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-20], lambda raw: b"no gzip", lambda raw: gzip.compress(b"{}\n"),
-                                    lambda raw: gzip.compress(b"[1\n")])
+                                    lambda raw: gzip.compress(b"[1\n"), lambda raw: raw[:60] + bytes(20) + raw[80:]])
 def test_a_damaged_archive_is_refused_by_name(tmp_path, damage):
     write_archive(tmp_path / "runs.jsonl.gz", [make_run(tmp_path)])
     path = tmp_path / "runs.jsonl.gz"

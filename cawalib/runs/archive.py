@@ -23,6 +23,7 @@ import dataclasses
 import gzip
 import io
 import json
+import zlib
 from functools import cached_property
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def read_archive(path) -> dict[str, ArchivedRun]:
             lines = [json.loads(line) for line in file]
         return {line["run"]: ArchivedRun(Path(f"{path}:{line['run']}"), config_from(line["config"], f"{path}"),
                                          line["metrics"], line["environment"], line=line) for line in lines}
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise RunError(f"archive {path}: cannot be read ({error}); fetch it again") from None
 
 
