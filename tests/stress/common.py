@@ -19,7 +19,7 @@ from cawalib.training import tiny_runs
 
 HERE = Path(__file__).resolve().parent
 STUDY = "stress"
-PATIENCE = 180  # seconds that anything may take to end
+PATIENCE = 600  # seconds that anything may take to end
 OUTCOMES = ("as if nothing had happened", "named in one line", "silent or unnamed")
 
 
