@@ -148,6 +148,8 @@ MALFORMED = {
     "test not judged": ("epochs: 3", "evaluate_test: false", "found evaluate_test false in a study with split test"),
     "test that is not there": ("epochs: 3", "dataset: ade20k",
                                "found dataset 'ade20k', which has no test split, in a study"),
+    "weights of no run": ("cawa, seeds: [4]}", "cawa, score_source: frozen, seeds: [4]}",
+                          "entry 'ours': parameter 'score_source': found 'frozen', which keeps .* 'cam', seed 4, and"),
     # no YAML
     "syntax": ("[4]}", "[4}", "line 7: cannot be read as YAML"),
     "anchor": ("[4]", "*few", "line 7: cannot be read as YAML .*undefined alias 'few'"),

@@ -208,9 +208,9 @@ def _check_names(study, where):
 
 
 def _check_runs(study, where):
-    """A study about validation leaves test unread; one about test judges it."""
-    for entry in study.entries:
-        config = entry.config(entry.seeds[0])
+    """A study about validation leaves test unread; one about test judges it. Kept weights are those of a run in it."""
+    there = {config.name for _, config in study.configs()}
+    for entry, config in study.configs():
         files = FILE_DATASETS.get(config.dataset)  # none: streets, which has a test split, or a folder, which may
         has_test = config.val_is_test or files is None or "test" in files.expected
         at = f"{where}: group {entry.group!r}, entry {entry.label!r}"
@@ -220,3 +220,6 @@ def _check_runs(study, where):
         if study.split == "test" and not (has_test and config.evaluate_test):
             found = "evaluate_test false" if has_test else f"dataset '{config.dataset}', which has no test split,"
             raise ConfigError(f"{at}: found {found} in a study with split test; set split: val")
+        if config.keeps_weights and config.replace(score_source="cam").name not in there:
+            raise ConfigError(f"{at}: parameter 'score_source': found {config.score_source!r}, which keeps the weights "
+                              f"of the same run with 'cam', seed {config.seed}, and the study has none; add it")
