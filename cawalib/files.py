@@ -50,9 +50,18 @@ def sha256(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+LONGEST_NAME = 255  # bytes of a file's or folder's name, in practically every file system
+
+
 def check_writable(folder, parameter: str = "outputs_root") -> None:
-    """Raises ConfigError if `folder`, or the nearest one above it that exists, cannot be written."""
+    """Raises ConfigError if `folder`, or the nearest one above it that exists, cannot be written, or is no name."""
+    if not str(folder):
+        raise ConfigError(f"parameter '{parameter}': found '', expected a folder")
     folder = Path(folder)
+    longest = max((len(os.fsencode(part)) for part in folder.parts), default=0)
+    if longest > LONGEST_NAME or len(os.fsencode(folder)) > 4096 - LONGEST_NAME:
+        raise ConfigError(f"parameter '{parameter}': {str(folder)[:40]}... is too long, its longest name has {longest} "
+                          f"bytes, expected at most {LONGEST_NAME}; choose another one")
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):

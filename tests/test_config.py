@@ -23,6 +23,7 @@ from cawalib.settings import ConfigError
     ({"score_parts": "iou,iou"}, "parameter 'score_parts'.*each part once"),
     ({"method": "none", "score_momentum": 0.5}, "'score_momentum': found 0.5, which has no effect with method 'none'"),
     ({"epochs": 10, "warmup_epochs": 6, "cooldown_epochs": 4}, "'cooldown_epochs': found 4, .* 6 leaves none of 10"),
+    ({"epochs": 10, "warmup_epochs": 10}, "'warmup_epochs': found 10, which leaves none of 10 epochs for feedback"),
     ({"focal_gamma": 3.0}, "'focal_gamma'.*no effect with method 'cawa'"),
     ({"dataset": "citiscapes"}, "parameter 'dataset': found 'citiscapes'; did you mean 'cityscapes'"),
     ({"short_side": 512}, "parameter 'short_side': found 512 with evaluation 'resize'.*choose evaluation 'whole'"),
