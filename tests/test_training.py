@@ -335,9 +335,17 @@ def test_checkpoint_of_another_configuration(data, tmp_path):
     (other.folder / "checkpoint").mkdir(parents=True)
     for name in ("environment.json", "checkpoint/last.pt"):
         (done.folder / name).rename(other.folder / name)
+    path = other.folder / "checkpoint" / "last.pt"
     with pytest.raises(RunError, match="last.pt: checkpoint of another configuration"):
         train(other)
-    (other.folder / "checkpoint" / "last.pt").write_bytes(b"half a file")
+    state = torch.load(path, weights_only=True)
+    state["model"]["classifier.bias"] = torch.zeros(3)
+    torch.save(state | {"hash": other.hash}, path)
+    words = f"^{path}: checkpoint of another network, its model does not fit .*classifier.bias.*; delete it to start"
+    with pytest.raises(RunError, match=words) as caught:
+        train(other)
+    assert "\n" not in str(caught.value)
+    path.write_bytes(b"half a file")
     with pytest.raises(RunError, match="last.pt: damaged checkpoint"):
         train(other)
 

@@ -119,8 +119,8 @@ def _check_keys(node, path, where):
     for (_, key), found in lines_of.items():
         if len(found) > 1:
             inside = f" in {' -> '.join(map(repr, path))}" if path else ""
-            lines = " and ".join(map(str, dict.fromkeys(found)))
-            raise ConfigError(f"{where}, line {lines}: {key!r} stands more than once{inside}, "
+            lines = "line " + " and ".join(map(str, dict.fromkeys(found)))
+            raise ConfigError(f"{where}, {lines}: {key!r} stands more than once{inside}, "
                             "and only the last one would count; rename or delete one")
 
 
