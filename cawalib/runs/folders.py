@@ -223,14 +223,13 @@ def load_run(folder, label: str = "", group: str = "") -> Run:
     if not (folder / "metrics.json").is_file():
         raise RunError(f"run folder {folder}: not finished (no metrics.json); start the same run again, it resumes")
     try:
-        config, metrics, environment = (json.loads((folder / f"{name}.json").read_text())
+        config, metrics, environment = (_read_json(folder / f"{name}.json")
                                         for name in ("config", "metrics", "environment"))
         sums = metrics.pop("checksums", {})
         if sums and sums["metrics.json"] != _sum_of(metrics):
-            raise ValueError("metrics.json is not what the run wrote: its checksum is another one; delete the folder "
-                             "to train it again")
+            raise ValueError("metrics.json is not what the run wrote: its checksum is another one")
         run = Run(folder, config_from(config, where=f"{folder}/config.json"), metrics, environment, label, group, sums)
         run.file("config.json"), run.file("environment.json")
         return run
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"run folder {folder}: cannot be read ({error})") from None
+        raise RunError(f"run folder {folder}: cannot be read ({error}); delete the folder to train it again") from None
