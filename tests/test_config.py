@@ -23,6 +23,7 @@ from cawalib.settings import ConfigError
     ({"score_parts": "iou,iou"}, "parameter 'score_parts'.*each part once"),
     ({"method": "none", "score_momentum": 0.5}, "'score_momentum': found 0.5, which has no effect with method 'none'"),
     ({"epochs": 10, "warmup_epochs": 6, "cooldown_epochs": 4}, "'cooldown_epochs': found 4, .* 6 leaves none of 10"),
+    ({"epochs": 10, "warmup_epochs": 10}, "'warmup_epochs': found 10, which leaves none of 10 epochs for feedback"),
     ({"focal_gamma": 3.0}, "'focal_gamma'.*no effect with method 'cawa'"),
     ({"dataset": "citiscapes"}, "parameter 'dataset': found 'citiscapes'; did you mean 'cityscapes'"),
     ({"short_side": 512}, "parameter 'short_side': found 512 with evaluation 'resize'.*choose evaluation 'whole'"),
@@ -84,8 +85,7 @@ def test_study(tmp_path):
 
 def test_groups_of_their_own(tmp_path):
     path = tmp_path / "grid.yaml"
-    path.write_text(STUDY.replace("groups:", """split: val
-some: &some
+    path.write_text(STUDY.replace("groups:", """some: &some
   plain: {method: none}
 groups:
   A+ 1:
@@ -98,22 +98,88 @@ groups:
     found = {(entry.group, entry.label): (config.epochs, config.batch_size) for entry, config in study.configs()}
     assert [entry.seeds for entry in study.entries] == [(5,), (0, 1), (0, 1), (4,)]
     assert found["A+ 1", "plain"] == (7, 4) and found["methods", "plain"] == (3, 8)
-    assert study.compared == ["A+ 1", "methods"] and study.split == "val"
+    assert study.compared == ["A+ 1", "methods"] and study.split == "test"
     assert study.targets == {"A+ 1": {"miou": 0.5, "source": "somebody"}}
     assert group_folder("A+ 1") == "a--1" and group_folder("methods") == ""
 
 
-@pytest.mark.parametrize("change, words", [
-    (("epochs: 3", "epoch: 3"), "study entry 'plain': unknown parameter 'epoch'"),
-    (("method: none", "method: non"), "parameter 'method'"),
-    (("seeds: [0, 1]", "seed: 0"), "missing seeds"),
-    (("    ours: {method: cawa, seeds: [4]}", "  ablations:\n    plain: {method: cawa}"),
-     "'plain' stands there more than"),
-])
-def test_malformed_study(tmp_path, change, words):
+PLAIN, OURS = "plain: {method: none}", "ours: {method: cawa, seeds: [4]}"
+MALFORMED = {
+    # what YAML lets pass
+    "label twice": (OURS, "plain: {method: cawa}",
+                    "line 6 and 7: 'plain' stands more than once in 'groups' -> 'methods'"),
+    "setting twice": ("none}", "none, method: cawa}", "line 6: 'method' stands more than once in .* -> 'plain'"),
+    "key nobody reads": ("seeds: [0, 1]", "seeds: [0, 1]\nspilt: val",
+                         "key 'spilt': nothing reads it; did you mean 'split'"),
+    "key misspelt": ("seeds: [0, 1]", "sedes: [0, 1]", "key 'sedes': nothing reads it; did you mean 'seeds'"),
+    "key missing": ("seeds: [0, 1]", "", ": missing seeds$"),
+    # the parts of a file
+    "seed twice": ("[0, 1]", "[0, 0]", "'seeds': found 0 2 times, expected each seed once"),
+    "no list of seeds": ("[0, 1]", "3", r"'seeds': found 3 \(int\), expected a list of whole numbers"),
+    "seeds that are none": ("[4]", "[true]", r"group 'methods', entry 'ours': 'seeds': found \[True\]"),
+    "split": ("seeds: [0, 1]", "seeds: [0, 1]\nsplit: foo", "'split': found 'foo', expected val or test"),
+    "no groups": (STUDY[STUDY.index("  methods"):], "", "'groups': found nothing, expected group -> label -> settings"),
+    "group": (f"{PLAIN}\n    {OURS}", "[plain, ours]",
+              r"group 'methods': found \['plain', 'ours'\] \(list\), expected label"),
+    "no entry": (f"{PLAIN}\n    {OURS}", "common: {epochs: 4}", "group 'methods': found no entry"),
+    "label": ("plain:", "10:", "group 'methods': key 10: found int, expected a name; put it in quotes"),
+    "target": (PLAIN, f"target: 0.5\n    {PLAIN}",
+               r"group 'methods': 'target': found 0.5 \(float\), expected {miou: 0 to 1"),
+    "target in per cent": (PLAIN, f"target: {{miou: 42, source: a}}\n    {PLAIN}", "'target': found {'miou': 42"),
+    "one folder": (OURS, f"{OURS}\n  A b: {{{PLAIN}}}\n  a-b: {{{PLAIN}}}",
+                   "groups 'A b' and 'a-b' make one folder, 'a-b'"),
+    "one name of a rule": (OURS, f"{OURS}\n  Methods: {{{PLAIN}}}", "groups 'methods' and 'Methods' make one folder"),
+    "beside each other": (OURS, f"{OURS}\n  ablations: {{{PLAIN}}}", "'plain' stands in 'methods' and in 'ablations'"),
+    # entries
+    "entry": ("{method: none}", "none", r"group 'methods', entry 'plain': found 'none' \(str\), expected settings"),
+    "no method": ("{method: none}", "", "group 'methods', entry 'plain': has no method"),
+    "misspelt of a group": (PLAIN, f"commn: {{epochs: 3}}\n    {PLAIN}",
+                            "entry 'commn': has no method; did you mean 'common'"),
+    "misspelt of a label": ("seeds: [4]", "sedes: [4]",
+                            "entry 'ours': unknown parameter 'sedes'; did you mean 'seeds'"),
+    "one seed": ("none}", "none, seed: 3}",
+                 "entry 'plain': unknown parameter 'seed'; the seeds of runs stand in 'seeds'"),
+    "setting": ("epochs: 3", "epoch: 3", "'common': unknown parameter 'epoch'; did you mean 'epochs'"),
+    "value": ("method: none", "method: non", "group 'methods', entry 'plain': parameter 'method': found 'non'"),
+    # which split is read
+    "test read": ("seeds: [0, 1]", "seeds: [0, 1]\nsplit: val",
+                  "entry 'plain': parameter 'evaluate_test': found True in a study with split val"),
+    "official val": ("{epochs: 3}\nseeds: [0, 1]", "{dataset: ade20k, val_is_test: true}\nseeds: [0]\nsplit: val",
+                     "'evaluate_test': found True"),
+    "test not judged": ("epochs: 3", "evaluate_test: false", "found evaluate_test false in a study with split test"),
+    "test that is not there": ("epochs: 3", "dataset: ade20k",
+                               "found dataset 'ade20k', which has no test split, in a study"),
+    "weights of no run": ("cawa, seeds: [4]}", "cawa, score_source: frozen, seeds: [4]}",
+                          "entry 'ours': parameter 'score_source': found 'frozen', which keeps .* 'cam', seed 4, and"),
+    # no YAML
+    "syntax": ("[4]}", "[4}", "line 7: cannot be read as YAML"),
+    "anchor": ("[4]", "*few", "line 7: cannot be read as YAML .*undefined alias 'few'"),
+    "date": ("[4]", "2024-13-45", "cannot be read as YAML .month must be in 1..12"),
+    "nothing": (STUDY, "", "grid.yaml: found nothing, expected keys common, seeds, groups"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_study(tmp_path, case):
+    found, wrong, words = MALFORMED[case]
     path = tmp_path / "grid.yaml"
-    path.write_text(STUDY.replace(*change))
-    with pytest.raises(ConfigError, match=words):
+    assert STUDY.count(found) == 1
+    path.write_text(STUDY.replace(found, wrong))
+    with pytest.raises(ConfigError, match=words) as caught:
         load_study(path)
-    with pytest.raises(ConfigError, match="not found"):
+    assert str(caught.value).startswith(f"study file {path}") and "\n" not in str(caught.value)
+
+
+def test_a_study_that_is_no_text(tmp_path):
+    (tmp_path / "grid.yaml").write_bytes(STUDY.encode() + b"# \xe9\n")
+    with pytest.raises(ConfigError, match=f"grid.yaml: found byte 0xe9 at {len(STUDY) + 2}, expected UTF-8"):
+        load_study(tmp_path / "grid.yaml")
+    with pytest.raises(ConfigError, match="nowhere.yaml: not found"):
         load_study(tmp_path / "nowhere.yaml")
+
+
+def test_a_study_about_validation_leaves_test_unread(tmp_path):
+    path = tmp_path / "grid.yaml"
+    for common in ("epochs: 3, evaluate_test: false", "dataset: ade20k"):  # the latter has no test split
+        path.write_text(STUDY.replace("epochs: 3", common) + "split: val\n")
+        assert load_study(path).split == "val"

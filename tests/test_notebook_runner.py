@@ -1,6 +1,9 @@
 """What plain papermill lets pass is an error: each error once, most of them before any kernel starts."""
 
+import ast
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import papermill
 import psutil
 import pytest
 
@@ -24,6 +28,7 @@ from cawalib.notebook import (
     start,
 )
 from cawalib.notebook.__main__ import main
+from cawalib.notebook.checks import FORESEEN
 from cawalib.notebook.parameter_cell import PLACEHOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,6 +120,8 @@ def test_an_output_that_cannot_be_is_refused(tmp_path, capsys, forbidden):
     fails_early([source, tmp_path / "folder.ipynb"], "expected a file ending in .ipynb", capsys)
     fails_early([source, tmp_path / "out.html"], "expected a file ending in .ipynb", capsys)
     fails_early([source, tmp_path / ("x" * 300 + ".ipynb")], "cannot be written (File name too long)", capsys)
+    fails_early([source, tmp_path / ("x" * 300) / "out.ipynb"], "its folder does not exist", capsys)
+    fails_early([tmp_path / ("x" * 300 + ".ipynb"), tmp_path / "out.ipynb"], "not found", capsys)
     fails_early([source, source / "new" / "out.ipynb", "--make-folder"], "cannot be written (Not a dir", capsys)
 
 
@@ -124,6 +131,9 @@ def test_a_bad_command_line_is_refused(tmp_path, capsys, forbidden):
     fails_early([source, "out.ipynb", "-p", "epochs"], "argument -p: expected 2 arguments", capsys)
     fails_early([source, "out.ipynb", "-p", "epochs", 1, "-p", "epochs", 2], "given more than once", capsys)
     fails_early(["--refresh", source, "-p", "epochs", 1], "found -p or --expect beside --refresh", capsys)
+    for seconds in ("0", "-1", "nan"):
+        message = f"timeout: found {seconds} seconds, expected above 0; leave it out for no limit"
+        fails_early([source, tmp_path / "out.ipynb", f"--timeout={seconds}"], message, capsys)
 
 
 def test_typed_values_are_checked_too(tmp_path, forbidden):
@@ -199,6 +209,68 @@ def test_an_absent_artifact_is_an_error_and_a_success_clears_it(tmp_path):
     product.touch()
     run(source, output, expect=[product])
     assert sorted(os.listdir(tmp_path)) == ["a.ipynb", "metrics.json", "out.ipynb"]
+
+
+# One line, or the traceback -----------------------------------------------------------------------------
+
+def raises(error):
+    def execute(*arguments, **options):
+        raise error
+    return execute
+
+
+@pytest.mark.parametrize("name, arguments, shown", [
+    ("ConfigError", (), False), ("ConfigError", ("--traceback",), True), ("KeyError", (), True)])
+def test_a_foreseen_error_is_one_line(tmp_path, capsys, monkeypatch, name, arguments, shown):
+    source, output = write_notebook(tmp_path / "a.ipynb", "raise"), tmp_path / "out.ipynb"
+    failure = papermill.PapermillExecutionError(2, 2, "raise", name, "what to do", ["\x1b[31mline 1\x1b[0m", "line 2"])
+    monkeypatch.setattr(papermill, "execute_notebook", raises(failure))
+    assert main([str(source), str(output), *arguments]) == 1
+    line = f"cawalib.notebook: error: a.ipynb: cell In [2]: {name}: what to do; see {tmp_path / 'out.failed.ipynb'}\n"
+    assert capsys.readouterr().err == "line 1\nline 2\n" * shown + line
+
+
+def test_every_error_of_the_library_is_foreseen():
+    names = set(FORESEEN)
+    for path in (ROOT / "cawalib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                if any(base.endswith("Error") for base in bases):
+                    assert node.name in FORESEEN, path
+                    names.discard(node.name)
+    assert names == set()
+
+
+def test_a_full_disk_leaves_no_half_notebook(tmp_path, monkeypatch, capsys):
+    source, output = write_notebook(tmp_path / "a.ipynb", "1"), tmp_path / "out.ipynb"
+    output.write_text("previous")
+
+    def half(path, *arguments, **options):
+        Path(path).write_text('{"cells": [')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def nothing_more(*arguments):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for owner, name, does in ((papermill, "execute_notebook", half), (runner, "_execute", nothing_more)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, does)
+            try:
+                assert main([str(source), str(output)]) == 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        error = capsys.readouterr().err
+        assert f"a.ipynb: {output}: cannot be written, the disk is full" in error and error.count("\n") == 1
+        assert output.read_text() == "previous" and sorted(os.listdir(tmp_path)) == ["a.ipynb", "out.ipynb"]
+    nothing_more()
+    try:
+        assert main([str(source), str(tmp_path / "other.ipynb")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "other.ipynb: cannot be written (File too large)" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["a.ipynb", "out.ipynb"]
 
 
 # More parameters, and cells that are left out -----------------------------------------------------------

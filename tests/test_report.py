@@ -51,6 +51,10 @@ def test_what_is_read_and_refused(study, monkeypatch):
     found = ReportConfig(**ask).load(groups=["methods"])
     assert [run.label for run in found] == ["plain", "ours"]
     assert [run.label for run in ReportConfig(**ask).load(groups=["ablations"], labels=["ours"])] == ["ours", "tau"]
+    with pytest.raises(ConfigError, match="parameter 'baseline': found 'plane'; did you mean 'plain'.*of plain, ours$"):
+        ReportConfig(**ask | {"baseline": "plane"})
+    with pytest.raises(ConfigError, match="parameter 'baseline': found 'plain'; expected one of ours$"):
+        ReportConfig(**ask).first_of_each(found[1:])  # unfinished runs may be left out
     with pytest.raises(RunError, match="'plain', seed 0: .* is a smoke run"):
         ReportConfig(study="tiny").load(groups=["methods"])
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -261,17 +262,50 @@ def test_adaptive_weights_beside_another_remedy(data, tmp_path, method):
     assert run.class_weights["weight"].std() > 0.01
 
 
-def test_imagenet_weights_without_network(data, tmp_path, monkeypatch):
-    # the library's own download, with the network taken away
+@pytest.fixture
+def no_network(monkeypatch):
+    """The library's own download, with the network taken away."""
     from urllib.error import URLError
 
-    def no_network(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+
+
+def test_imagenet_weights_without_network(data, tmp_path, no_network):
     refused(settings(data, tmp_path, network="lraspp_mobilenet_v3_large", encoder_weights="imagenet"), ValueError,
             "parameter 'encoder_weights'.*mobilenet_v3_large-8738ca79.pth.*or train without: encoder_weights = 'none'")
+
+
+NOT_HERE = [
+    ({"device": "cuda"}, "parameter 'device': found 'cuda', but PyTorch sees no CUDA device"),
+    ({"mixed_precision": "fp16"}, "parameter 'mixed_precision': found 'fp16', which needs a GPU"),
+    ({"network": "unet", "encoder": "resnet19"}, "parameter 'encoder': found 'resnet19'"),
+    ({"network": "lraspp_mobilenet_v3_large", "encoder_weights": "imagenet"}, "parameter 'encoder_weights': the Image"),
+    ({"initial_weights": "nowhere.safetensors"}, "nowhere.safetensors: not found"),
+    ({"outputs_root": "pyproject.toml"}, "parameter 'outputs_root': pyproject.toml is not a folder"),
+    ({"outputs_root": ""}, "parameter 'outputs_root': found '', expected a folder"),
+    ({"outputs_root": "x" * 300}, "parameter 'outputs_root': x{40}... is too long, its longest name has 300 bytes"),
+    ({"outputs_root": "a/" * 2500}, "parameter 'outputs_root': .* is too long"),
+]
+
+
+@pytest.mark.parametrize("notebook", ["02_baseline", "03_cawa_training"])
+def test_notebooks_refuse_what_this_machine_cannot_do_before_any_data_is_read(notebook, monkeypatch, no_network):
+    root = Path(__file__).resolve().parents[1]
+    cells = nbformat.read(root / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    defaults, config_cell = "\n".join(cell.source for cell in code[:3]), code[3].source
+    assert "parameters(globals(), RunConfig)" in config_cell
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for changes, words in NOT_HERE:
+        given = "".join(f"{name} = {value!r}\n" for name, value in changes.items())
+        with pytest.raises(ValueError, match=words) as caught:  # of data, which are not there, nothing is said
+            exec(f"{defaults}\ndataset = 'camvid'\ndata_root = 'nowhere'\n{given}{config_cell}", {})
+        assert "\n" not in str(caught.value)
 
 
 def test_data_root_missing(tmp_path):
@@ -301,9 +335,17 @@ def test_checkpoint_of_another_configuration(data, tmp_path):
     (other.folder / "checkpoint").mkdir(parents=True)
     for name in ("environment.json", "checkpoint/last.pt"):
         (done.folder / name).rename(other.folder / name)
+    path = other.folder / "checkpoint" / "last.pt"
     with pytest.raises(RunError, match="last.pt: checkpoint of another configuration"):
         train(other)
-    (other.folder / "checkpoint" / "last.pt").write_bytes(b"half a file")
+    state = torch.load(path, weights_only=True)
+    state["model"]["classifier.bias"] = torch.zeros(3)
+    torch.save(state | {"hash": other.hash}, path)
+    words = f"^{path}: checkpoint of another network, its model does not fit .*classifier.bias.*; delete it to start"
+    with pytest.raises(RunError, match=words) as caught:
+        train(other)
+    assert "\n" not in str(caught.value)
+    path.write_bytes(b"half a file")
     with pytest.raises(RunError, match="last.pt: damaged checkpoint"):
         train(other)
 

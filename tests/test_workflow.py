@@ -87,4 +87,5 @@ def test_a_table_drawn_anew_makes_no_run_stale(tmp_path):
 
 def test_unknown_study(tmp_path):
     done = dry_run(tmp_path, "study=nowhere")
-    assert done.returncode != 0 and "study file workflow/grids/nowhere.yaml: not found" in done.stderr + done.stdout
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "workflow: error: study file workflow/grids/nowhere.yaml: not found\n"

@@ -12,7 +12,7 @@ import numpy as np
 from cawalib.datasets import ade20k, camvid, cityscapes, cocostuff, folder, layouts, prepared, streets
 from cawalib.datasets.base import DatasetError, SegmentationDataset
 from cawalib.datasets.statistics import survey
-from cawalib.files import atomic
+from cawalib.files import atomic, read_arrays
 from cawalib.settings import DataConfig
 
 # scenes drawn for each split of `streets`
@@ -136,11 +136,22 @@ def load_streets(config: DataConfig, split: str) -> SegmentationDataset:
                 np.savez(unfinished, images=images, labels=labels)
         except OSError as error:
             raise DatasetError(f"parameter 'data_root': {path.parent} cannot be written ({error.strerror})") from None
-    with np.load(path) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
+    images, labels = _read_streets(path, (count, height, width))
     digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     return SegmentationDataset("streets", split, streets.CLASSES, streets.PALETTE, count,
                                partial(_pair, images, labels), digest)
+
+
+def _read_streets(path, shape):
+    try:
+        arrays = read_arrays(path)
+        images, labels = arrays["images"], arrays["labels"]
+        found, expected = (images.shape, labels.shape), ((*shape, 3), shape)
+        if found != expected:
+            raise ValueError(f"arrays of shapes {found}, expected {expected}")
+    except (ValueError, KeyError) as error:
+        raise DatasetError(f"{path}: cannot be read ({error}); delete it, and the scenes are drawn again") from None
+    return images, labels
 
 
 def _pair(images, labels, index):

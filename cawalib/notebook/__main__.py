@@ -3,8 +3,10 @@
     python -m cawalib.notebook NOTEBOOK OUT -p name value --expect FILE    run, with these parameters
     python -m cawalib.notebook --refresh NOTEBOOK ...                      renew the committed outputs
 
-What plain papermill lets pass is an error here, with one line that says what to do. Exit codes: 0 done,
-1 the notebook failed, 2 the call is wrong and nothing was run, 143 terminated.
+What plain papermill lets pass is an error here, with one line that says what to do. The traceback of an error that the
+library foresees stands in NAME.failed.ipynb, and is shown with --traceback; that of any other one is always shown, for
+whoever reads the log of a batch. Exit codes: 0 done, 1 the notebook failed, 2 the call is wrong and nothing was run,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ def main(arguments=None) -> int:
             run(*options.paths, given, options.expect, options.timeout, options.make_folder,
                 options.leave_out)
     except (CallError, NotebookError) as error:
-        print(error.traceback, end="\n" if error.traceback else "", file=sys.stderr)
+        if error.traceback and (options.traceback or not error.foreseen):
+            print(error.traceback, file=sys.stderr)
         print(f"cawalib.notebook: error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
@@ -66,6 +69,7 @@ def _options(arguments):
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="limit of a single cell")
     parser.add_argument("--make-folder", action="store_true", help="make the folder of OUT")
     parser.add_argument("--leave-out", default="", metavar="TAG", help="leave out the cells with this tag")
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of every error")
     parser.add_argument("--refresh", action="store_true", help="execute in place, for the committed outputs")
     options = parser.parse_intermixed_args(arguments)
     if len(options.paths) != 2 and not options.refresh:

@@ -6,21 +6,37 @@ import hashlib
 import json
 import re
 
+# the library's own errors, whose one line says what is wrong and what to do: where they were raised helps nobody
+FORESEEN = ("CallError", "ComparisonError", "ConfigError", "DatasetError", "DiskFullError", "NotebookError",
+            "ParameterError", "RunError", "Terminated", "TrainingInterrupted", "UnknownLabels")
+
 
 class NotebookError(RuntimeError):
-    """The notebook ran and failed; `traceback` holds the kernel's own, if there is one."""
+    """The notebook ran and failed.
+
+    Args:
+        message: one line.
+        traceback: the kernel's own, if there is one.
+        name: of the class of the error in the kernel, if there was one.
+    """
 
     exit_code = 1
 
-    def __init__(self, message, traceback=""):
+    def __init__(self, message, traceback="", name=""):
         super().__init__(message)
-        self.traceback = traceback
+        self.traceback, self.name = traceback, name
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether its one line says all that a user needs."""
+        return self.name in FORESEEN
 
 
 class Terminated(NotebookError):
     """SIGTERM or SIGINT ended the run."""
 
     exit_code = 143
+    foreseen = True
 
 
 def first_failure(nb):
@@ -38,7 +54,7 @@ def first_failure(nb):
                 early = output.ename == "SystemExit" and output.evalue in ("", "0", "None")
                 last = "the notebook ended early" if early else last_line(output.evalue)
                 return NotebookError(f"cell In [{cell.execution_count}]: {output.ename}: {last}",
-                                     plain("\n".join(output.traceback)))
+                                     plain("\n".join(output.traceback)), output.ename)
         skipped = cell.cell_type != "code" or "skip-execution" in cell.metadata.get("tags", [])
         if not skipped and cell.source.strip() and cell.execution_count is None:
             return NotebookError(f"the cell that begins {cell.source.splitlines()[0]!r} was not executed")

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import math
+import os
 import types
 import typing
 from pathlib import Path
@@ -24,6 +25,7 @@ class CallError(ValueError):
 
     exit_code = 2
     traceback = ""
+    foreseen = True
 
 
 class ParameterError(CallError):
@@ -83,7 +85,7 @@ def read_notebook(path):
     import nbformat
 
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CallError(f"notebook {path}: not found")
     try:
         nb = nbformat.read(path, as_version=4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 from cawalib.notebook import checks
@@ -27,6 +26,8 @@ def refresh(notebook) -> None:
     from nbclient.exceptions import CellExecutionError
     from traitlets.config import Config
 
+    from cawalib.files import atomic
+
     notebook = Path(notebook).absolute()
     nb, _ = read_notebook(notebook)
     root = repository_root(notebook.parent)
@@ -42,7 +43,7 @@ def refresh(notebook) -> None:
         raise NotebookError(f"{notebook.name}: {type(error).__name__}: {checks.last_line(str(error))}") from error
     failure = checks.first_failure(nb)
     if failure:
-        raise NotebookError(f"{notebook.name}: {failure}", failure.traceback)
+        raise NotebookError(f"{notebook.name}: {failure}", failure.traceback, failure.name)
     for cell in nb.cells:
         checks.check_outputs(cell, notebook.name, (str(root), str(Path.home())))
         for key in ("execution", "papermill", "ExecuteTime"):
@@ -50,6 +51,8 @@ def refresh(notebook) -> None:
     for key in ("papermill", "widgets"):
         nb.metadata.pop(key, None)
     nb.metadata["cawalib"] = {"source_digest": source_digest(nb)}
-    partial = notebook.with_name(f".{notebook.stem}.partial.ipynb")
-    nbformat.write(nb, partial)
-    os.replace(partial, notebook)
+    try:
+        with atomic(notebook) as partial:
+            nbformat.write(nb, partial)
+    except OSError as error:
+        raise NotebookError(f"{notebook.name}: {error}") from None

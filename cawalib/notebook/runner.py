@@ -64,6 +64,8 @@ def run(notebook, output, parameters: dict | None = None, expect=(), timeout=Non
         NotebookError: a cell failed or ended the notebook early, or an expected file is absent.
         Terminated: SIGTERM or SIGINT came; the kernel got SIGTERM and up to 60 s for its checkpoint.
     """
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise CallError(f"timeout: found {timeout:g} seconds, expected above 0; leave it out for no limit")
     notebook, output = Path(notebook).absolute(), Path(output).absolute()
     expect = [Path(path).absolute() for path in expect]
     nb, defaults = read_notebook(notebook)
@@ -73,16 +75,14 @@ def run(notebook, output, parameters: dict | None = None, expect=(), timeout=Non
     partial = _prepare_output(nb, notebook, output, make_folder)
     failed = output.with_name(f"{output.stem}.failed.ipynb")
     try:
-        _execute(partial, parameters, root, timeout)
-        absent = [str(path) for path in expect if not path.exists()]
+        _execute(partial, output, parameters, root, timeout)
+        absent = [str(path) for path in expect if not os.path.exists(path)]
         if absent:
             raise NotebookError(f"expected file {', '.join(absent)} is absent after the run")
+        _keep(partial, output, notebook, root)
     except NotebookError as error:
-        _tidy(partial, notebook, root)
-        os.replace(partial, failed)
-        raise type(error)(f"{notebook.name}: {error}; see {failed}", error.traceback) from error
-    _tidy(partial, notebook, root)
-    os.replace(partial, output)
+        see = f"; see {failed}" if _kept(partial, failed, notebook, root) else ""
+        raise type(error)(f"{notebook.name}: {error}{see}", error.traceback, error.name) from error
     failed.unlink(missing_ok=True)
 
 
@@ -92,18 +92,20 @@ def _prepare_output(nb, notebook, output, make_folder):
     same = os.path.realpath(output) == os.path.realpath(notebook)
     if output.suffix != ".ipynb" or os.path.isdir(output) or same:
         raise CallError(f"output {output}: expected a file ending in .ipynb, other than the notebook itself")
-    if not output.parent.is_dir() and not make_folder:
+    if not os.path.isdir(output.parent) and not make_folder:
         raise CallError(f"output {output}: its folder does not exist; make it, or add --make-folder")
     partial = output.with_name(f".{output.stem}.partial.ipynb")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(nbformat.writes(nb))
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise CallError(f"output {output}: cannot be written ({error.strerror})") from None
     return partial
 
 
-def _execute(partial, parameters, root, timeout):
+def _execute(partial, output, parameters, root, timeout):
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from traitlets.config import Config
@@ -126,13 +128,13 @@ def _execute(partial, parameters, root, timeout):
         except papermill.PapermillExecutionError as error:
             text = checks.plain("\n".join(error.traceback))
             last = checks.last_line(error.evalue)
-            failure = NotebookError(f"cell In [{error.exec_count}]: {error.ename}: {last}", text)
+            failure = NotebookError(f"cell In [{error.exec_count}]: {error.ename}: {last}", text, error.ename)
         except DeadKernelError:
             failure = NotebookError(f"cell In [{sum(started)}]: the kernel died (exit(), or out of memory?)")
         except CellTimeoutError:
             failure = NotebookError(f"cell In [{sum(started)}]: took longer than the timeout, {timeout} s")
         except Exception as error:  # the kernel did not start, the disk is full, ...
-            failure = NotebookError(f"{type(error).__name__}: {checks.last_line(str(error))}")
+            failure = _failure_outside(error, output)
     if asked.is_set():
         raise Terminated("terminated; a started run resumes from its checkpoint",
                          failure.traceback if failure else "")
@@ -140,18 +142,43 @@ def _execute(partial, parameters, root, timeout):
         raise failure
 
 
-def _tidy(path, notebook, root):
-    """Take this machine's paths and environment out of papermill's metadata."""
+def _keep(partial, path, notebook, root):
+    """Put an executed notebook where it goes, without this machine's paths and environment in papermill's metadata."""
     import nbformat
 
-    with contextlib.suppress(ValueError, OSError):  # a partial notebook may be cut short: it stays as it is
-        nb = nbformat.read(path, as_version=4)
-        record = nb.metadata.get("papermill", {})
-        for key in ("environment_variables", "output_path"):
-            record.pop(key, None)
-        inside = notebook.is_relative_to(root)
-        record["input_path"] = notebook.relative_to(root).as_posix() if inside else notebook.name
-        nbformat.write(nb, path)
+    from cawalib.files import atomic
+
+    nb = nbformat.read(partial, as_version=4)
+    record = nb.metadata.get("papermill", {})
+    for key in ("environment_variables", "output_path"):
+        record.pop(key, None)
+    inside = notebook.is_relative_to(root)
+    record["input_path"] = notebook.relative_to(root).as_posix() if inside else notebook.name
+    try:
+        with atomic(path) as whole:
+            nbformat.write(nb, whole)
+    except OSError as error:
+        raise _failure_outside(error, path) from None
+    partial.unlink()
+
+
+def _kept(partial, failed, notebook, root):
+    """Keep a failed notebook; False where it was cut short, of which nothing stays."""
+    try:
+        _keep(partial, failed, notebook, root)
+        return True
+    except (ValueError, OSError, NotebookError):
+        partial.unlink(missing_ok=True)
+        return False
+
+
+def _failure_outside(error, path):
+    """An error of the runner's own, while it wrote a notebook or spoke with the kernel."""
+    from cawalib.files import DiskFullError, no_room
+
+    if no_room(error):
+        return NotebookError(str(DiskFullError(path)))
+    return NotebookError(f"{type(error).__name__}: {checks.last_line(str(error))}")
 
 
 @contextlib.contextmanager

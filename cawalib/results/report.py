@@ -23,7 +23,7 @@ from cawalib.runs import (
     load_study,
     outdated,
 )
-from cawalib.settings import ConfigError
+from cawalib.settings import ConfigError, check_choice
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class ReportConfig:
         grids = sorted(path.stem for path in Path("workflow/grids").glob("*.yaml"))
         if self.study not in grids:
             raise ConfigError(f"parameter 'study': found {self.study!r}, expected one of {', '.join(grids)}")
+        self._check_baseline(self._study().group(self.group))
 
     @property
     def figures(self) -> Path:
@@ -131,7 +132,12 @@ class ReportConfig:
         return beside
 
     def first_of_each(self, runs: list[Run]) -> dict[str, Run]:
-        """label -> its run with the first seed: a choice that does not look at results."""
+        """label -> its run with the first seed: a choice that does not look at results.
+
+        Raises:
+            ConfigError: there is a baseline, and no run of it.
+        """
+        self._check_baseline(runs)
         return {run.label: run for run in sorted(runs, key=lambda run: -run.config.seed)}
 
     def pictures(self, first: dict[str, Run]) -> bool:
@@ -168,6 +174,11 @@ class ReportConfig:
         verdict = "reached" if mean >= target["miou"] else "not reached, so the comparison does not count yet"
         print(f"{baseline}: {100 * mean:.1f} mIoU on {self.split}, mean of {len(reached)}; "
               f"target {100 * target['miou']:.1f} ({target['source']}): {verdict}.")
+
+    def _check_baseline(self, named):
+        """Raises ConfigError unless one of some entries or runs has the baseline's label."""
+        if named and self.baseline:
+            check_choice("baseline", self.baseline, tuple(dict.fromkeys(one.label for one in named)))
 
     def _study(self):
         return load_study(Path("workflow/grids", f"{self.study}.yaml"), outputs_root=self.outputs_root)

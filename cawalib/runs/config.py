@@ -43,6 +43,9 @@ class RunConfig(DataConfig, NetworkConfig, MethodConfig, TrainingConfig, Evaluat
         if self.batch_size == 1 and self.network in ("deeplabv3plus", "pspnet"):
             raise ConfigError(f"parameter 'batch_size': found 1, expected at least 2 with network '{self.network}', "
                               "which normalises pooled features over the batch")
+        if self.warmup_epochs >= self.epochs:
+            raise ConfigError(f"parameter 'warmup_epochs': found {self.warmup_epochs}, which leaves none of "
+                              f"{self.epochs} epochs for feedback; lower it")
         if self.cooldown_epochs and self.warmup_epochs + self.cooldown_epochs >= self.epochs:
             raise ConfigError(f"parameter 'cooldown_epochs': found {self.cooldown_epochs}, which with warmup_epochs "
                               f"{self.warmup_epochs} leaves none of {self.epochs} epochs for feedback; lower it")

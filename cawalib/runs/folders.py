@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cawalib.datasets import ClassStatistics
-from cawalib.files import content_sum, sha256, write_json
+from cawalib.files import content_sum, read_arrays, sha256, write_json
 from cawalib.runs.behaviour import outdated
 from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
 from cawalib.runs.locks import RunError
@@ -41,7 +41,7 @@ def take_up(config: RunConfig, environment: dict) -> Run | None:
     """
     folder = config.folder
     if (folder / "config.json").is_file():
-        found = json.loads((folder / "config.json").read_text())
+        found = _read_json(folder / "config.json")
         # a setting that it does not name came later, with a default that is what was done before
         different = [field.name for field in dataclasses.fields(config)
                      if found.get(field.name, field.default) != getattr(config, field.name)
@@ -55,7 +55,7 @@ def take_up(config: RunConfig, environment: dict) -> Run | None:
         different += [name for name in ("device_type", "precision") if found and found.get(name) != environment[name]]
         if different:
             set_aside(folder, different)
-        elif found["data_digest"] != environment["data_digest"]:
+        elif found.get("data_digest") != environment["data_digest"]:
             raise RunError(f"run folder {folder}: made from other data of dataset '{config.dataset}' than now in "
                            f"'{config.data_root}'; choose another 'outputs_root' or move the folder away")
         elif found.get("initial_weights", "") != environment.get("initial_weights", ""):
@@ -75,7 +75,22 @@ def is_stale(config: RunConfig) -> bool:
 
 def _environment(folder):
     path = folder / "environment.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return _read_json(path) if path.is_file() else {}
+
+
+def _read_json(path):
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"found {type(found).__name__}, expected dict")
+        return found
+    except (OSError, ValueError) as error:
+        raise _unreadable(path.parent, path.name, error) from None
+
+
+def _unreadable(folder, name, error):
+    reason = " ".join(str(error).split())
+    return RunError(f"run folder {folder}: {name} cannot be read ({reason}); delete the folder to train it again")
 
 
 def set_aside(folder: Path, different: list[str]) -> None:
@@ -123,12 +138,18 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """Per epoch: epoch, learning_rate, train_loss, val_miou, val_mean_accuracy, val_pixel_accuracy, seconds."""
-        return pd.read_csv(self.file("history.csv"), float_precision="round_trip")
+        return self._table("history.csv")
 
     @cached_property
     def class_weights(self) -> pd.DataFrame:
         """Per recorded update and class: update, class, score, basic_weight, ratio_weight, weight."""
-        return pd.read_csv(self.file("class_weights.csv"), float_precision="round_trip")
+        return self._table("class_weights.csv")
+
+    def _table(self, name):
+        try:
+            return pd.read_csv(self.file(name), float_precision="round_trip")
+        except (OSError, ValueError) as error:
+            raise _unreadable(self.folder, name, error) from None
 
     @property
     def has_samples(self) -> bool:
@@ -178,8 +199,10 @@ class Run:
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
         """images (N,H,W,3), labels, predictions (N,H,W) uint8; maps (N,C,H,W) uint8, 255 = 1; present (N,C) bool."""
-        with np.load(self.file("samples.npz"), allow_pickle=False) as arrays:
-            return dict(arrays)
+        try:
+            return read_arrays(self.file("samples.npz"))
+        except ValueError as error:
+            raise _unreadable(self.folder, "samples.npz", error) from None
 
 
 def load_run(folder, label: str = "", group: str = "") -> Run:
@@ -194,14 +217,13 @@ def load_run(folder, label: str = "", group: str = "") -> Run:
     if not (folder / "metrics.json").is_file():
         raise RunError(f"run folder {folder}: not finished (no metrics.json); start the same run again, it resumes")
     try:
-        config, metrics, environment = (json.loads((folder / f"{name}.json").read_text())
+        config, metrics, environment = (_read_json(folder / f"{name}.json")
                                         for name in ("config", "metrics", "environment"))
         sums = metrics.pop("checksums", {})
         if sums and sums["metrics.json"] != content_sum(metrics):
-            raise ValueError("metrics.json is not what the run wrote: its checksum is another one; delete the folder "
-                             "to train it again")
+            raise ValueError("metrics.json is not what the run wrote: its checksum is another one")
         run = Run(folder, config_from(config, where=f"{folder}/config.json"), metrics, environment, label, group, sums)
         run.file("config.json"), run.file("environment.json")
         return run
-    except (OSError, json.JSONDecodeError, ValueError) as error:
-        raise RunError(f"run folder {folder}: cannot be read ({error})") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"run folder {folder}: cannot be read ({error}); delete the folder to train it again") from None

@@ -1,18 +1,14 @@
-"""Studies: grids of runs, read from the YAML files in workflow/grids, and the runs that there are of them."""
+"""Studies: what `grids` reads from the YAML files in workflow/grids, and the runs that there are of them."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
-
-import yaml
 
 from cawalib.runs.archive import read_archive
 from cawalib.runs.behaviour import outdated
 from cawalib.runs.config import RunConfig, config_from
 from cawalib.runs.folders import Run, RunError, load_run
-from cawalib.settings import ConfigError
 
 
 @dataclass(frozen=True)
@@ -62,51 +58,6 @@ class Study:
 def group_folder(group: str) -> str:
     """The folder of a group's figures and tables below those of its study; "" for the main one, `methods`."""
     return "" if group in ("methods", "ablations") else "".join(c if c.isalnum() else "-" for c in group.lower())
-
-
-def load_study(path, **overrides) -> Study:
-    """Read a study: `common` settings, `seeds`, and per group a table label -> settings.
-
-    Args:
-        path: YAML file, keys `common` (dict), `seeds` (list of int), `groups` (group -> label -> settings);
-            a label's settings may hold their own `seeds`. A group may hold its own `common` settings, `seeds` among
-            them, and a `target` (see `Study`), a file the `split` to report.
-        overrides: settings put over every run's, such as `data_root`.
-
-    Raises:
-        ConfigError: the file is missing or malformed, or a run's settings are refused.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"study file {path}: not found")
-    table = yaml.safe_load(path.read_text())
-    missing = {"common", "seeds", "groups"} - set(table if isinstance(table, dict) else {})
-    if missing:
-        raise ConfigError(f"study file {path}: missing {', '.join(sorted(missing))}")
-    entries, targets = [], {}
-    for group, labels in table["groups"].items():
-        labels = dict(labels)
-        common = table["common"] | labels.pop("common", {})
-        group_seeds = common.pop("seeds", table["seeds"])
-        if "target" in labels:
-            targets[group] = labels.pop("target")
-        for label, settings in labels.items():
-            settings = dict(settings or {})
-            seeds = tuple(settings.pop("seeds", group_seeds))
-            entries.append(Entry(label, group, common | settings | overrides, seeds))
-    study = Study(path.stem, tuple(entries), table.get("split", "test"), targets)
-    _check_labels(path, study)
-    study.configs()  # every run's settings are checked now, before any of them starts
-    return study
-
-
-def _check_labels(path, study):
-    # the ablations are shown beside the methods
-    scopes = [study.group(group) + (study.group("ablations") if group == "methods" else []) for group in study.compared]
-    for labels in [[entry.label for entry in scope] for scope in scopes]:
-        for label in labels:
-            if labels.count(label) > 1:
-                raise ConfigError(f"study file {path}: label '{label}' stands there more than once")
 
 
 def load_runs(study: Study, groups=None, archive=None, allow_unfinished=False, allow_other_code=False,

@@ -41,7 +41,7 @@ def stop_on_signal():
 
 
 def save(training) -> None:
-    """Write checkpoint/last.pt, atomically."""
+    """Write checkpoint/last.pt, atomically; raises DiskFullError."""
     if not training.accelerator.is_main_process:
         return
     scaler, device = training.accelerator.scaler, training.accelerator.device
@@ -58,8 +58,9 @@ def save(training) -> None:
     }
     path = training.config.folder / "checkpoint" / "last.pt"
     path.parent.mkdir(exist_ok=True)
-    with atomic(path) as partial:
-        torch.save(state, partial)
+    # through a file of Python's, which says why it cannot be written; PyTorch's own does not
+    with atomic(path) as partial, open(partial, "wb") as file:
+        torch.save(state, file)
 
 
 def read_checkpoint(path) -> dict:
@@ -77,7 +78,7 @@ def restore(training) -> None:
     """Take up the run's checkpoint, if it has one.
 
     Raises:
-        RunError: the checkpoint is damaged or belongs to another configuration.
+        RunError: the checkpoint is damaged or belongs to another configuration or network.
     """
     path = training.config.folder / "checkpoint" / "last.pt"
     if not path.is_file():
@@ -88,12 +89,17 @@ def restore(training) -> None:
     if found != expected:
         raise RunError(f"{path}: checkpoint of another configuration (hash and seed {found}, expected {expected}); "
                             "delete it to start again")
-    training.network.load_state_dict(state["model"])
-    training.optimizer.load_state_dict(state["optimizer"])
-    training.scheduler.load_state_dict(state["scheduler"])
-    training.criterion.load_state_dict(state["criterion"])
-    if training.accelerator.scaler:
-        training.accelerator.scaler.load_state_dict(state["scaler"])
+    parts = {"model": training.network, "optimizer": training.optimizer, "scheduler": training.scheduler,
+             "criterion": training.criterion, "scaler": training.accelerator.scaler}
+    for name, part in parts.items():
+        if part is None:  # no scaler but with fp16
+            continue
+        try:
+            part.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            lines = str(error).strip().splitlines()
+            raise RunError(f"{path}: checkpoint of another network, its {name} does not fit ({lines[-1].strip()}); "
+                           "delete it to start again") from None
     for name in ("epoch", "batch", "loss_sum", "epoch_seconds", "seconds", "history"):
         setattr(training, name, state[name])
     training.weights = [tensor.numpy() for tensor in state["weights"]]

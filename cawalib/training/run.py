@@ -74,7 +74,10 @@ def check(config: RunConfig) -> None:
     check_writable(config.outputs_root)
     network = build_model(config.part(NetworkConfig), num_classes=2)
     if config.target_layer != "decoder":
-        layer_output(network, config.target_layer, torch.zeros(1, 3, config.image_height, config.image_width))
+        try:
+            layer_output(network, config.target_layer, torch.zeros(1, 3, config.image_height, config.image_width))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     check_start(config)
     if config.keeps_weights:
         _source_of_weights(config)
