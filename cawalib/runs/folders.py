@@ -134,7 +134,8 @@ class Run:
     @cached_property
     def class_weights(self) -> pd.DataFrame:
         """Per recorded update and class: update, class, score, basic_weight, ratio_weight, weight."""
-        return pd.read_csv(self.file("class_weights.csv"), float_precision="round_trip")
+        # a class may be called 1 or None
+        return pd.read_csv(self.file("class_weights.csv"), float_precision="round_trip", converters={"class": str})
 
     @property
     def has_samples(self) -> bool:
