@@ -87,7 +87,7 @@ def _csv_rows(path, text):
 def _json_rows(path, text):
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON ({error}), expected {JSON_EXAMPLE}") from None
     entries = found.get("classes") if isinstance(found, dict) else found
     if not isinstance(entries, list):

@@ -22,7 +22,7 @@ IN_MARKDOWN = {"$": "<span>&#36;</span>", "\\": "<span>&#92;</span>", "&": "&amp
                "\n": " ", **{mark: f"\\{mark}" for mark in "|*`~"}}
 IN_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}",
             "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "−": "$-$",
-            "✓": r"$\checkmark$", NOTHING: "--", "\n": " ", **{mark: f"\\{mark}" for mark in "&%$#_{}"}}
+            "✓": r"$\checkmark$", "\n": " ", **{mark: f"\\{mark}" for mark in "&%$#_{}"}}
 
 
 def write_table(table: pd.DataFrame, folder, name: str) -> None:
@@ -84,7 +84,7 @@ def latex_text(text: str) -> str:
         return latex_text(found[1]) + "$^{*}$"
     text = text.translate(str.maketrans(IN_LATEX))
     text = re.sub(r"([-,'])(?=\1)", r"\1{}", text)  # no ligature, such as a dash of two hyphens
-    return re.sub(r"^[\[*]", r"{\g<0>}", text)  # at a row's start they belong to the \\ before
+    return re.sub(r"^[\[*]", r"{\g<0>}", text.replace(NOTHING, "--"))  # at a row's start they belong to the \\ before
 
 
 def _is(pattern, cell):

@@ -23,6 +23,7 @@ from cawalib.runs.behaviour import outdated
 from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
 from cawalib.runs.locks import RunError
 
+WEIGHTS = ("score", "basic_weight", "ratio_weight", "weight")  # columns of class_weights.csv
 FILES = ("config.json", "environment.json", "history.csv", "class_weights.csv", "samples.npz")
 
 
@@ -134,8 +135,9 @@ class Run:
     @cached_property
     def class_weights(self) -> pd.DataFrame:
         """Per recorded update and class: update, class, score, basic_weight, ratio_weight, weight."""
-        # a class may be called 1 or None
-        return pd.read_csv(self.file("class_weights.csv"), float_precision="round_trip", converters={"class": str})
+        # a class may be called 1 or None: nothing but an empty cell of a number is none
+        return pd.read_csv(self.file("class_weights.csv"), float_precision="round_trip", dtype={"class": str},
+                           keep_default_na=False, na_values=dict.fromkeys(WEIGHTS, ""))
 
     @property
     def has_samples(self) -> bool:
