@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.pylabtools import select_figure_formats
 from synthetic_runs import make_run, make_study
 
-from cawalib.results import ComparisonError, figures, tables
+from cawalib.results import ComparisonError, figures, tables, write_table
 from cawalib.results.figures import style
 from cawalib.runs import load_run, write_metrics
 
@@ -341,7 +341,7 @@ def test_per_class_table(tmp_path):
 def test_tables_are_written_three_ways(tmp_path):
     runs = flat(tmp_path, "cross entropy", "none", (0.10, 0.11, 0.12))
     runs += flat(tmp_path, "CAWA", "cawa", (0.20, 0.21, 0.25))
-    tables.write_table(tables.main_table(runs, "cross entropy", "test"), tmp_path / "t", "main")
+    write_table(tables.main_table(runs, "cross entropy", "test"), tmp_path / "t", "main")
     text = {path.suffix: path.read_text() for path in (tmp_path / "t").iterdir()}
     assert set(text) == {".csv", ".md", ".tex"}
     assert "22.0 ± 2.6" in text[".csv"] and "**" not in text[".csv"]

@@ -1,8 +1,11 @@
 """Own images: what masks and class tables may look like, who is in which split, and every mistake told in one line."""
 
 import json
+import os
 import pickle
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -268,7 +271,47 @@ def image(picture, name="a.tif"):
     return damage
 
 
+def instead(name, make):
+    """Something else where a file was."""
+    return lambda root: ((root / name).unlink(), make(root / name))
+
+
+def of_size(side):
+    """The beginning of a PNG file in grey, which says its size."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
+                                         + struct.pack(">II", zlib.crc32(header), 0) + b"IDAT")
+
+
+def as_jpeg(*names):
+    return lambda root: [(Image.fromarray(SMALL_IDS).save(root / "masks" / name, "JPEG"),
+                          name.endswith("png") or (root / "masks" / name).with_suffix(".png").unlink())
+                         for name in names]
+
+
+def named_in_bytes(root):
+    for name in ("images", "masks"):
+        try:
+            os.rename(root / name / "a.png", os.fsencode(root / name) + b"/caf\xe9.png")
+        except OSError:
+            pytest.skip("this file system takes no name that is no UTF-8")
+
+
 @pytest.mark.parametrize("damage, words", [
+    (instead("images/a.png", lambda path: path.symlink_to("nowhere")), "{}/images/a.png: found a broken link or no"),
+    (instead("masks/a.png", os.mkfifo), "{}/masks/a.png: found a broken link or no plain file"),
+    (instead("classes.csv", os.mkfifo), "{}: found neither classes.csv nor classes.json"),
+    (instead("images/a.png", lambda path: path.mkdir()), "{}/masks/a.png: label without its image"),
+    (instead("images/a.png", lambda path: path.touch()), "{}/images/a.png: cannot be read as an image"),
+    (instead("masks/a.png", lambda path: path.touch()), "{}/masks/a.png: cannot be read as an image"),
+    (named_in_bytes, "{}/images/caf\\xe9.png: found a file name that is no UTF-8, expected one that is; rename it"),
+    (as_jpeg("a.jpg"), "{}/masks/a.jpg: found a mask as JPEG or WebP, which change ids and colours, expected PNG"),
+    (as_jpeg("a.jpg", "b.c.jpg"), "{}/masks/a.jpg: found a mask as JPEG"),
+    (as_jpeg("a.png", "b.c.png"), "{}/masks/a.png: found JPEG or WebP, which change ids and colours, expected PNG"),
+    (lambda root: [instead(f"masks/{name}.png", of_size(13000))(root) for name in ("a", "b.c")],
+     "{}/masks/a.png: labels are 13000x13000, its image a.png is 3x2"),
+    (lambda root: [instead(f"masks/{name}.png", of_size(14000))(root) for name in ("a", "b.c")],
+     "{}/masks/a.png: found more than 178 million pixels, expected fewer; cut the image and its mask into tiles"),
     (remove("images"), "parameter 'data_root': folder {}/images not found, expected your images there"),
     (remove("masks"), "{}/masks not found, expected your masks there"),
     (empty("images"), "{}/images: found no image, expected files that end with .png, .jpg"),
@@ -314,7 +357,36 @@ def test_mistakes_in_files(tmp_path, damage, words):
     assert words.replace("{}", str(tmp_path)) in message(tmp_path)
 
 
+def test_what_else_may_lie_there(tmp_path):
+    write(tmp_path)
+    (tmp_path / "images" / "x.png").mkdir()
+    for name in ("images", "masks"):
+        os.rename(tmp_path / name / "a.png", tmp_path / name / "a.PnG")
+    Image.fromarray(SMALL_IDS).save(tmp_path / "masks" / "a.jpg")  # a preview
+    assert [folder.load(tmp_path, split)[0][1].tolist() for split in ("train", "val")] == [SMALL_LABELS] * 2
+
+
+def test_masks_that_are_void_everywhere(tmp_path):
+    write(tmp_path, {"a.png": np.full((2, 3), 255, np.uint8), "b.png": SMALL_IDS})
+    text(train="a", val="b")(tmp_path)
+    with pytest.raises(DatasetError, match="^folder, split 'train': found no pixel of a class, all 6 are void; exp"):
+        survey(folder.load(tmp_path, "train"))
+    assert survey(folder.load(tmp_path, "val")).all_pixels == 6
+
+
+def test_names_are_taken_as_they_are_written(tmp_path):
+    names = ("$x$", "a|b", "<b>", "50%", "back\\slash", "a/b", "Case", "case", "\u6c7d\u8f66 \U0001f697", "x" * 300,
+             "a \t b ")
+    write(tmp_path, classes=[{"id": number, "name": name} for number, name in enumerate(names)])
+    assert folder.read_classes(tmp_path).names == (*names[:-1], "a b")
+
+
 @pytest.mark.parametrize("classes, words", [
+    ('id,name\n1,"a\nb"\n', "classes.csv, line 3: found name 'a\\nb', which has a line break, expected a name on one"),
+    ("id,name\n1,a\0b\n", "line 2: found name 'a\\x00b', which has a control character"),
+    ([{"id": 1, "name": "a\ud800"}], "entry 1: found name 'a\\ud800', which has a control character"),
+    ([{"id": [{"a": [1]}], "name": "x"}], "entry 1: found id [{'a': [1]}], expected a whole number"),
+    ([{"id": 1, "name": {"a": [{}]}}], "entry 1: found name {'a': [{}]}, expected the name of a class"),
     ("", "classes.csv, line 1: found columns ''"),
     ("id,title\n1,a\n", "classes.csv, line 1: found columns 'id, title', expected id, name and colour"),
     ("name\na\n", "classes.csv, line 1: found columns 'name'"),
@@ -349,7 +421,7 @@ def test_mistakes_in_files(tmp_path, damage, words):
     ([{"id": 1, "name": 5}], "found name 5"),
     ([{"id": 1.0, "name": "a"}], "found id 1.0"),
     ([{"id": True, "name": "a"}], "found id True"),
-    ([{"name": "a\nb", "colour": [1, 2]}], "found colour [1, 2]"),
+    ([{"name": "a b", "colour": [1, 2]}], "found colour [1, 2]"),
     ([{"name": "a", "colour": [0.5, 0, 0]}], "found colour [0.5, 0, 0]"),
     ([{"name": "a", "colour": {"r": 1}}], "found colour {'r': 1}"),
     ([{"name": "a"}], "found neither id nor colour of 'a'"),
@@ -363,6 +435,8 @@ def test_malformed_json(tmp_path):
     write(tmp_path, classes=[])
     (tmp_path / "classes.json").write_text('[{"id": 1,\n}]')
     assert "classes.json: cannot be read as JSON (" in message(tmp_path) and "line" in message(tmp_path)
+    (tmp_path / "classes.json").write_text("[" * 10**5)
+    assert "classes.json: cannot be read as JSON (maximum recursion depth" in message(tmp_path)
 
 
 def test_unknown_split(tmp_path):

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def _csv_rows(path, text):
 def _json_rows(path, text):
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON ({error}), expected {JSON_EXAMPLE}") from None
     entries = found.get("classes") if isinstance(found, dict) else found
     if not isinstance(entries, list):
@@ -105,7 +106,7 @@ def _table(path, rows):
     for where, number, name, colour in rows:
         if not isinstance(name, str) or not name.strip():
             raise wrong(where, f"name {name!r:.40}", "the name of a class, or void")
-        name = " ".join(name.split())
+        name = _one_line(where, name)
         void = name.lower() == "void"
         class_id = IGNORE if void else len(names)
         given = " and ".join(what for what, value in (("id", number), ("colour", colour)) if value is not None)
@@ -134,6 +135,17 @@ def _table(path, rows):
     chosen = [value for value, class_id in colours.items() if class_id != IGNORE] or _spread_colours(len(names))
     return ClassTable(path.name, tuple(names), tuple(map(unpacked, chosen)), ids if "id" in first else {},
                       colours if "colour" in first else {})
+
+
+def _one_line(where, name):
+    """A name without space around it, and with one space for each tab and the like."""
+    name = name.strip()
+    if len(name.splitlines()) > 1:
+        raise wrong(where, f"name {name!r:.80}, which has a line break", "a name on one line")
+    name = " ".join(name.split())
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        raise wrong(where, f"name {name!r:.80}, which has a control character", "a name that can be written")
+    return name
 
 
 def _whole(value, highest):

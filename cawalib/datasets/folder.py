@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import struct
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from cawalib.datasets.base import (
     UnknownLabels,
     check_sizes,
 )
-from cawalib.datasets.class_table import packed, read_classes, read_text, unpacked, wrong
+from cawalib.datasets.class_table import HIGHEST_ID, packed, read_classes, read_text, unpacked, wrong
 from cawalib.datasets.digests import pairs_digest
 
 SPLITS = ("train", "val", "test")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")  # JPEG and WebP change values
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+LOSSY = "JPEG or WebP, which change ids and colours"
+NO_LOSS = "PNG, BMP or TIFF; export the mask again from where it was drawn"
 ENDING = re.compile(f"({'|'.join(map(re.escape, IMAGE_ENDINGS))})$", re.IGNORECASE)
 FILES = layouts.FileDataset("folder", (), (), np.empty(0), {}, (
     layouts.Layout("images", "masks", {"all": "all"}, IMAGE_ENDINGS, MASK_ENDINGS),))
@@ -79,6 +82,10 @@ def _find(root):
             raise DatasetError(f"parameter 'data_root': folder {folder} not found, expected your {kind}s there")
     found = layouts.find(FILES, root, "all")
     files = (found.image_of, found.label_of) if found else ({}, {})
+    lonely = files[0].keys() - files[1].keys()
+    for path in sorted((root / "masks").rglob("*")) if lonely else ():
+        if path.suffix.lower() in IMAGE_ENDINGS and path.stem in lonely:
+            raise wrong(path, f"a mask as {LOSSY}", NO_LOSS)
     for (folder, kind, endings), there in zip(folders, files, strict=True):
         if not there:
             raise wrong(folder, f"no {kind}", f"files that end with {', '.join(endings)}")
@@ -127,24 +134,29 @@ def _drawn(root, found, val_fraction, seed):
 def _read_pair(pairs, table, index):
     image_path, mask_path = pairs[index]
     image, turned = read_photograph(image_path)
-    labels = _read_mask(mask_path, table)
-    try:
-        check_sizes(image_path, image, mask_path, labels)
-    except DatasetError as error:
-        hint = "; the image was turned as its EXIF orientation tells" if turned else ""
-        raise DatasetError(f"{error}{hint}") from None
-    return image, labels
+    with _decoding(mask_path) as file:  # of its size before it is decoded, which of a large one takes a while
+        try:
+            check_sizes(image_path, image, mask_path, np.broadcast_to(0, file.size[::-1]))
+        except DatasetError as error:
+            hint = "; the image was turned as its EXIF orientation tells" if turned else ""
+            raise DatasetError(f"{error}{hint}") from None
+        return image, _read_mask(mask_path, file, table)
 
 
 @contextlib.contextmanager
 def _decoding(path):
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # images of one's own may be large
+            file = Image.open(path)
+        with file:
             yield file
     except DatasetError:
         raise
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error,  # of damaged files
-            Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise wrong(path, f"more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} million pixels",
+                    "fewer; cut the image and its mask into tiles") from None
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error) as error:  # damaged files
         raise DatasetError(f"{path}: cannot be read as an image ({error}); save it again") from None
 
 
@@ -165,14 +177,15 @@ def read_photograph(path) -> tuple[np.ndarray, bool]:
         return np.array(shown.convert("RGB")), turned
 
 
-def _read_mask(path, table):
-    """Labels (H, W) uint8, 255 = void."""
+def _read_mask(path, file, table):
+    """Labels (H, W) uint8, 255 = void, of an open file."""
+    if file.format in ("JPEG", "MPO", "WEBP") or file.info.get("compression") == "jpeg":
+        raise wrong(path, LOSSY, NO_LOSS)
     own = np.zeros((256, 3), np.int32)  # the palette of the file
-    with _decoding(path) as file:
-        mode, stored = file.mode, np.array(file)
-        if mode == "P":
-            colours = np.reshape(file.getpalette("RGB"), (-1, 3))
-            own[:len(colours)] = colours
+    mode, stored = file.mode, np.array(file)
+    if mode == "P":
+        colours = np.reshape(file.getpalette("RGB"), (-1, 3))
+        own[:len(colours)] = colours
     if mode == "P" and not table.ids:
         mode, stored = "RGB", own[stored]
     if mode not in (*ID_MODES, "RGB", "RGBA"):
@@ -183,9 +196,9 @@ def _read_mask(path, table):
     kind, meaning = ("id", table.ids) if mode in ID_MODES else ("colour", table.colours)
     if not meaning:
         raise wrong(path, f"{kind}s (mode {mode}), of which {table.file} has none", f"a {kind} of each class there")
-    values = stored.astype(np.int32)
+    values = stored.astype(np.uint8) if stored.dtype == bool else stored
     if kind == "colour":
-        values = packed(*np.moveaxis(values[..., :3], 2, 0))
+        values = packed(*np.moveaxis(values[..., :3].astype(np.int32), 2, 0))
     labels, known = _look_up(meaning, values)
     if not known.all():
         _refuse_unknown(path, table, kind, values, known)
@@ -196,6 +209,11 @@ def _read_mask(path, table):
 
 def _look_up(meaning, values):
     """Classes uint8 of values, and which of the values are in the table."""
+    if values.dtype.itemsize < 4:  # at once: a search takes eight bytes a pixel, too many for a large mask
+        class_of = np.full(HIGHEST_ID + 1, -1, np.int16)
+        class_of[list(meaning)] = list(meaning.values())
+        classes = class_of[values]
+        return classes.astype(np.uint8), classes >= 0
     keys = np.array(sorted(meaning), np.int32)
     places = np.searchsorted(keys, values).clip(max=len(keys) - 1)
     return np.array([meaning[key] for key in keys.tolist()], np.uint8)[places], keys[places] == values

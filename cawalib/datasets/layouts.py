@@ -206,6 +206,10 @@ def _by_name(folder, endings, ignored=()):
         if not path.is_file():  # a pipe would be waited for without end
             raise DatasetError(f"{path}: found a broken link or no plain file, expected an image; remove it or put one "
                                "there")
+        shown = os.fsencode(path.name).decode(errors="backslashreplace")
+        if shown != path.name:  # no list and no table could name it
+            raise DatasetError(f"{path.parent}/{shown}: found a file name that is no UTF-8, expected one that is; "
+                               "rename it")
         key = path.name[:-len(ending)]
         if key in found:
             raise DatasetError(f"{path}: a file of the same name, {found[key]}, is there already; names must be unique")

@@ -153,6 +153,9 @@ def _add_up(dataset, workers):
         sizes[f"{size[1]}x{size[0]}"] += 1
         all_pixels += size[0] * size[1]
     _refuse(dataset, problems)
+    if len(dataset) and not pixels.any():
+        raise DatasetError(f"{dataset.name}, split '{dataset.split}': found no pixel of a class, all {all_pixels} are "
+                           "void; expected masks that name some; see what the class table makes of their values")
     statistics = ClassStatistics(dataset.classes, pixels, images, where_present, len(dataset))
     return Survey(statistics, together, dict(sizes.most_common()), all_pixels)
 

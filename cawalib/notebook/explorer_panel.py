@@ -27,7 +27,7 @@ from cawalib.datasets import IGNORE
 from cawalib.notebook.explorer import COUNTS, PARTS, TITLES, Explorer, Pick
 from cawalib.notebook.illustrations import OUTCOMES
 from cawalib.progress import in_live_notebook
-from cawalib.results.figures import INK, PAGE, class_colours, in_print_style, paint
+from cawalib.results.figures import INK, PAGE, class_colours, in_print_style, paint, short
 from cawalib.training import MEAN, STD
 
 PANEL = "cawalib-explorer"  # class of the panel in the page, and of the style
@@ -121,7 +121,7 @@ class Picture:
                 axes.set_xlim(*FACTORS)
                 axes.set_xticks([1 / 8, 1 / 2, 2, 8], ["1/8", "1/2", "2", "8"])
                 axes.axvline(1, color=INK, linewidth=0.5)
-            axes.set_yticks(rows, self.rows if column == "S" else [""] * len(rows))
+            axes.set_yticks(rows, list(map(short, self.rows)) if column == "S" else [""] * len(rows))
             axes.tick_params(axis="y", length=0)
             bars = PolyCollection([], facecolors=[colours[name] for name in self.rows], edgecolors=INK)
             axes.add_collection(bars, autolim=False)
@@ -135,7 +135,7 @@ class Picture:
     def update(self, pick: Pick, table: pd.DataFrame) -> None:
         """Bring every part to where the controls stand; the table is from `Explorer.numbers`."""
         trained, row = self.explorer.training_state(pick.epoch).loc[self.rows], table.loc[pick.name]
-        self.title.set_text(f"{pick.name}, image {pick.image}, tau {pick.tau:g}, {pick.layer}, {pick.kind}, "
+        self.title.set_text(f"{short(pick.name)}, image {pick.image}, tau {pick.tau:g}, {pick.layer}, {pick.kind}, "
                             f"epoch {pick.epoch}")
         self._update_images(pick)
         for text, count in zip(self.counts, COUNTS, strict=True):

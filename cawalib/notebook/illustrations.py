@@ -23,6 +23,7 @@ from cawalib.results.figures import (
     legend_entries,
     legend_size,
     paint,
+    short,
     show,
     shrunk,
 )
@@ -110,7 +111,7 @@ def map_gallery(image: np.ndarray, maps: np.ndarray, names: list[str], columns: 
     for axes, one, name in zip(panels[1:], maps[:most], names, strict=False):
         # viridis is read in greyscale and by colour-blind readers, the usual jet is not
         overlay = show_cam_on_image(image / 255, one, use_rgb=True, colormap=_opencv_viridis(), image_weight=0.4)
-        show(axes, shrunk(overlay, PAGE / columns), name)
+        show(axes, shrunk(overlay, PAGE / columns), short(name))
     return figure
 
 
@@ -132,7 +133,7 @@ def map_differences(ours: np.ndarray, theirs: np.ndarray, names: list[str]) -> F
             axes[column].set(xticks=[], yticks=[])
         axes[0].set_ylabel(title)
     for column, name in enumerate(names):
-        panels[0, column].set_title(name)
+        panels[0, column].set_title(short(name))
         panels[2, column].set_xlabel(f"largest {rows['difference'][column].max():.0e}")
     figure.colorbar(image, ax=panels, label="map, 0 to 1", shrink=0.6, aspect=30)
     return figure
@@ -184,7 +185,7 @@ def mask_outcomes(masks: np.ndarray, labels: np.ndarray, classes: list[int], nam
     for axes, mask, index, name in zip(panels, masks[:most], classes, names, strict=False):
         truth = labels == index
         outcome = np.select([labels == IGNORE, mask & truth, mask, truth], [4, 0, 1, 2], 3)
-        show(axes, colours[shrunk(outcome, PAGE / columns)], name)
+        show(axes, colours[shrunk(outcome, PAGE / columns)], short(name))
     draw_legend(figure, [Patch(facecolor=np.array(colour) / 255, edgecolor=INK, label=outcome)
                          for outcome, colour in OUTCOMES.items()], columns=5)
     return figure
@@ -212,7 +213,7 @@ def weight_bars(table: pd.DataFrame, colours: dict[str, np.ndarray]) -> Figure:
         axes.barh(rows, table[column], color=[colours[name] for name in table.index], edgecolor=INK, linewidth=0.4)
         axes.set_xlabel(column)
         axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(rows, table.index)
+    panels[0].set_yticks(rows, list(map(short, table.index)))
     panels[0].set_ylim(rows[-1] + 0.6, -0.6)
     if gap:
         note = f"above: the {MANY // 2} highest, below: the {MANY // 2} lowest in {last}, of {count} classes"

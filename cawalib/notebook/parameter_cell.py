@@ -11,6 +11,7 @@ import types
 import typing
 from pathlib import Path
 
+from cawalib.notebook.shown import show_names_as_they_are
 from cawalib.settings import likely_meant
 
 LITERALS = (str, int, float, bool, list, dict, type(None))
@@ -35,6 +36,8 @@ class ParameterError(CallError):
 def parameters(namespace: dict, defaults: type):
     """Make an instance of a dataclass from a notebook's globals, right after its parameters cell.
 
+    From here on the notebook shows class names in tables as they are.
+
     Args:
         namespace: the notebook's `globals()`.
         defaults: a dataclass; its field names are the parameters.
@@ -51,6 +54,7 @@ def parameters(namespace: dict, defaults: type):
     for name in _given_names(namespace, known):
         if name not in known:
             raise _unknown(name, namespace[name], known)
+    show_names_as_they_are()
     kinds = typing.get_type_hints(defaults)
     return defaults(**{name: _fit(name, namespace[name], kinds[name]) for name in known if name in namespace})
 

@@ -135,9 +135,14 @@ def _write_maps(folder, network, image, present):
     with torch.no_grad():
         maps = activation_maps(network.model, seen, torch.from_numpy(present), tuple(seen.shape[-2:]), network.config)
     for index in np.flatnonzero(present):
-        # a class's name may hold what a file's name may not
-        name = "".join(letter if letter.isalnum() or letter in "-_ " else "_" for letter in network.classes[index])
-        _write(_file(folder, f"{index:03d} {name}", ".png"), Image.fromarray(maps[index].numpy()))
+        _write(_file(folder, f"{index:03d} {file_name(network.classes[index])}", ".png"),
+               Image.fromarray(maps[index].numpy()))
+
+
+def file_name(name: str, most: int = 100) -> str:
+    """A class's name as part of a file's: letters, digits, `-`, `_` and spaces; in UTF-8 at most so many bytes."""
+    kept = "".join(letter if letter.isalnum() or letter in "-_ " else "_" for letter in name)
+    return kept.encode()[:most].decode(errors="ignore")
 
 
 def _file(folder, name, ending):

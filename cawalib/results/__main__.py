@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from cawalib.results import ComparisonError, compare
-from cawalib.results.tables import markdown
+from cawalib.results.forms import markdown
 
 
 def main(arguments=None) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from cawalib.files import atomic, write_table
-from cawalib.results import tables
+from cawalib.results import forms
 from cawalib.results.figures.style import save
 from cawalib.results.measures import tidy
 from cawalib.results.side_by_side import side_by_side
@@ -82,7 +82,7 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
         _write_page(study, group, drawn["tables"] / group_folder(group), target)
     beside = side_by_side(study, runs)
     if beside:
-        sections = [f"## {name}\n\n{tables.markdown(table)}" for name, table in beside.tables().items()]
+        sections = [f"## {name}\n\n{forms.markdown(table)}" for name, table in beside.tables().items()]
         _write_text(target / "tables" / "across.md", f"# Study `{study.name}`: all comparisons side by side\n\n"
                     f"{HOW_TO_READ}\n\n" + "\n".join(sections))
         if "CAWA" in beside.baselines:

@@ -11,9 +11,10 @@ import pandas as pd
 
 from cawalib.results.comparison import compare
 from cawalib.results.figures.differences import across_groups
+from cawalib.results.forms import NOTHING
 from cawalib.results.measures import metric_named, name_of
 from cawalib.results.statistics import pooled_from
-from cawalib.results.tables import NOTHING, OVERVIEW, difference_text, mean_text, summary_table, verdict_table
+from cawalib.results.tables import OVERVIEW, difference_text, mean_text, summary_table, verdict_table
 from cawalib.runs import Run, Study
 
 # what groups are compared with, side by side

@@ -1,21 +1,17 @@
-"""Every table of the paper, from finished runs alone, and how a table is written: CSV, Markdown, LaTeX."""
+"""Every table of the paper, from finished runs alone; how a table is written, `forms` knows."""
 
 from __future__ import annotations
-
-import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cawalib.files import atomic
 from cawalib.results.comparable import check
 from cawalib.results.comparison import compare, compare_classes
+from cawalib.results.forms import NOTHING
 from cawalib.results.measures import GROUPS, name_of, tidy
 from cawalib.runs import Run
 
 OVERVIEW = ("mIoU", "tail mIoU (pixels)", "pixel accuracy")  # all classes, the rare ones, and all pixels
-NOTHING = "–"  # no number, such as the interval of one seed
 
 
 def main_table(runs: list[Run], baseline: str, split: str, by: str = "pixels", rival: str = "",
@@ -251,44 +247,3 @@ def settings_table(runs: list[Run], split: str = "val") -> pd.DataFrame:
                          f"{split} mIoU": [mean_text(row["mean"], row["std"]) for _, row in found.iterrows()],
                          "chosen": ["✓" if index in best else "" for index in found.index]},
                         index=found.index.set_names(["method", "setting"]))
-
-
-# ---------------------------------------------------------------- writing
-
-def write_table(table: pd.DataFrame, folder, name: str) -> None:
-    """Write NAME.csv, NAME.md and NAME.tex (booktabs) into a folder, atomically; a plain index is left out."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    plain = _with_index(table).map(lambda cell: cell.replace("**", "") if isinstance(cell, str) else cell)
-    for suffix, text in (("csv", plain.to_csv(index=False)), ("md", markdown(table)),
-                         ("tex", latex(_with_index(table)))):
-        with atomic(Path(folder, f"{name}.{suffix}")) as partial:
-            partial.write_text(text, encoding="utf-8")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown; a plain index is left out."""
-    return _with_index(table).map(_escape_asterisk).to_markdown(index=False, disable_numparse=True) + "\n"
-
-
-def displayed(table: pd.DataFrame):
-    """A table for a notebook to show, with bold cells bold."""
-    from IPython.display import Markdown  # imported here: tables are made without notebooks, too
-
-    return Markdown(markdown(table))
-
-
-def _with_index(table):
-    return table.reset_index() if table.index.nlevels > 1 or table.index.name else table
-
-
-def _escape_asterisk(cell):
-    return re.sub(r"(?<!\*)\*$", r"\\*", cell) if isinstance(cell, str) else cell
-
-
-def latex(table: pd.DataFrame) -> str:
-    """A table as LaTeX with booktabs' rules; bold, plus-minus and minus signs become commands."""
-    text = table.to_latex(index=False, escape=True, column_format="l" * table.shape[1], na_rep=NOTHING)
-    text = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
-    for sign, command in (("±", r"$\pm$"), ("−", "$-$"), ("✓", r"$\checkmark$"), (NOTHING, "--"), ("]*", "]$^{*}$")):
-        text = text.replace(sign, command)
-    return text

@@ -13,9 +13,10 @@ import pandas as pd
 
 from cawalib.results.comparable import check
 from cawalib.results.decisions import FOREGROUND, OTHERS, at_its_accuracy, calibration_error, curve, decided, height
+from cawalib.results.forms import NOTHING
 from cawalib.results.measures import ComparisonError, name_of, tidy
 from cawalib.results.statistics import pooled_from, with_verdicts
-from cawalib.results.tables import NOTHING, OVERVIEW, difference_text, mean_text
+from cawalib.results.tables import OVERVIEW, difference_text, mean_text
 from cawalib.runs import Run
 
 BASELINE = "cross entropy"

@@ -32,10 +32,9 @@ import pandas as pd
 
 from cawalib.files import atomic, plain, write_json, write_table
 from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
-from cawalib.runs.folders import Run, RunError, write_metrics
+from cawalib.runs.folders import WEIGHTS, Run, RunError, write_metrics
 
 NAME = "runs.jsonl.gz"
-WEIGHTS = ("score", "basic_weight", "ratio_weight", "weight")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from cawalib.runs.behaviour import outdated
 from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
 from cawalib.runs.locks import RunError
 
+WEIGHTS = ("score", "basic_weight", "ratio_weight", "weight")  # columns of class_weights.csv
 FILES = ("config.json", "environment.json", "history.csv", "class_weights.csv", "samples.npz")
 
 
@@ -143,11 +144,13 @@ class Run:
     @cached_property
     def class_weights(self) -> pd.DataFrame:
         """Per recorded update and class: update, class, score, basic_weight, ratio_weight, weight."""
-        return self._table("class_weights.csv")
+        # a class may be called 1 or None: nothing but an empty cell of a number is none
+        return self._table("class_weights.csv", dtype={"class": str}, keep_default_na=False,
+                           na_values=dict.fromkeys(WEIGHTS, ""))
 
-    def _table(self, name):
+    def _table(self, name, **options):
         try:
-            return pd.read_csv(self.file(name), float_precision="round_trip")
+            return pd.read_csv(self.file(name), float_precision="round_trip", **options)
         except (OSError, ValueError) as error:
             raise _unreadable(self.folder, name, error) from None
 

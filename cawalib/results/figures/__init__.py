@@ -20,11 +20,11 @@ from cawalib.results.figures.pictures import (
     show,
     shrunk,
 )
-from cawalib.results.figures.style import COLUMN, INK, PAGE, class_colours, in_print_style, save
+from cawalib.results.figures.style import COLUMN, INK, PAGE, class_colours, in_print_style, save, short
 
 __all__ = [
     "COLUMN", "INK", "PAGE", "across_groups", "class_colours", "class_frequencies", "co_occurrence",
     "decision_curves", "difference_bars", "draw_legend", "gain_against_frequency", "group_bars", "imbalance_dial",
     "in_print_style", "legend_entries", "legend_size", "map_overlays", "paint", "qualitative", "rarest_samples",
-    "save", "show", "shrunk", "training_curves", "weight_trajectories",
+    "save", "short", "show", "shrunk", "training_curves", "weight_trajectories",
 ]

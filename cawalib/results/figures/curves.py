@@ -54,7 +54,7 @@ def weight_trajectories(runs: list[Run]) -> Figure:
         if len(named) < len(rarest):
             axes.set_title(f"the {len(named)} rarest of {len(rarest)} classes; grey: the others")
     panels[0].set_ylabel("class weight (log scale)")
-    panels[1].set_ylabel("running score $S$")
+    panels[1].set_ylabel("running score $S$", parse_math=True)
     return figure
 
 

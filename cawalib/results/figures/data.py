@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from cawalib.datasets import ClassStatistics
-from cawalib.results.figures.style import COLUMN, INK, PAGE, PALE, in_print_style, plain_log_ticks
+from cawalib.results.figures.style import COLUMN, INK, PAGE, PALE, in_print_style, plain_log_ticks, short
 
 GROUP_MARKERS = {"head": "o", "body": "s", "tail": "^"}
 ROWS = 54  # so many names have room one below the other
@@ -34,8 +34,9 @@ def class_frequencies(statistics: ClassStatistics, palette) -> Figure:
 
 
 def _one_block(statistics, shares, order, colours):
-    figure, panels = plt.subplots(1, 2, figsize=(COLUMN, 0.135 * len(order) + 0.75), sharey=True,
-                                  layout="constrained")
+    names = [short(statistics.classes[i]) for i in order]
+    width = COLUMN if max(map(len, names)) <= 16 else PAGE
+    figure, panels = plt.subplots(1, 2, figsize=(width, 0.135 * len(order) + 0.75), sharey=True, layout="constrained")
     for axes, by in zip(panels, shares, strict=True):
         axes.grid(axis="y", color=PALE, linewidth=0.3)
         axes.set_axisbelow(True)
@@ -47,7 +48,7 @@ def _one_block(statistics, shares, order, colours):
                 continue
             axes.plot(shares[by][index], row, GROUP_MARKERS[groups[index]], color=colours[index],
                       markeredgecolor=INK, markeredgewidth=0.5, clip_on=False)
-    panels[0].set_yticks(range(len(order)), [_short(statistics.classes[i]) for i in order])
+    panels[0].set_yticks(range(len(order)), names)
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     _log_percent(panels[0], shares["pixels"], 6)
     panels[1].set_xlim(0, 104)
@@ -84,7 +85,7 @@ def _three_blocks(statistics, shares, order, colours):
             axes.text(0.02, place, "none", transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=size)
         axes.set_title(f"{group} by pixels")
         axes.set_ylim(rows - 0.4, -0.6)
-        axes.set_yticks(places, [_short(statistics.classes[i]) for i in block], fontsize=size)
+        axes.set_yticks(places, [short(statistics.classes[i]) for i in block], fontsize=size)
         _image_counts(axes, statistics.images[block], size)
         _swatches(axes, places, colours[block])
     figure.supxlabel(f"share of the training pixels, and of the {statistics.size} training images (%, log scale)",
@@ -121,10 +122,6 @@ def _mark(marker, label, colour="white"):
     return plt.Line2D([], [], linestyle="", marker=marker, color=colour, markeredgecolor=INK, label=label)
 
 
-def _short(name, most=24):
-    return name if len(name) <= most else f"{name[:most - 1].rstrip()}…"
-
-
 def _swatches(axes, rows, colours):
     """The class colours between names and axes: the figure is the palette's key as well."""
     axes.tick_params(axis="y", length=0, pad=8)
@@ -151,7 +148,7 @@ def co_occurrence(statistics: ClassStatistics, together: np.ndarray, palette=Non
     rows, columns = _chosen(statistics, together, most)
     values = _shares(statistics, together, rows, columns)
     absent = (statistics.images == 0).sum() - (statistics.images[rows] == 0).sum()
-    names = [_short(name) for name in statistics.classes]
+    names = [short(name) for name in statistics.classes]
     width, lines = (COLUMN, "\n") if len(columns) <= 11 else (PAGE, " ")
     height = 0.145 * len(values) + 0.065 * max(len(names[i]) for i in columns) + 0.95
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")

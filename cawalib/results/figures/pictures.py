@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from cawalib.results.figures.style import INK, PAGE, in_print_style, run_colours
+from cawalib.results.figures.style import INK, PAGE, in_print_style, run_colours, short
 from cawalib.results.measures import ComparisonError
 from cawalib.runs import Run
 
@@ -32,7 +32,7 @@ def paint(labels: np.ndarray, palette) -> np.ndarray:
 
 def class_patches(colours: dict[str, np.ndarray], names, void: bool) -> list[Patch]:
     """Legend entries of some classes, and of void."""
-    patches = [Patch(facecolor=colours[name], edgecolor=INK, label=name) for name in names]
+    patches = [Patch(facecolor=colours[name], edgecolor=INK, label=short(name)) for name in names]
     return patches + [Patch(facecolor="white", edgecolor=INK, hatch="//////", label="void")] * bool(void)
 
 
@@ -117,7 +117,7 @@ def map_overlays(run: Run, image: int = 0, classes=None, most: int = 12) -> Figu
     show(panels[2], paint(samples["predictions"][image], run.metrics["palette"]), "prediction")
     for axes, index in zip(panels[3:], chosen, strict=False):
         shown = _overlay(axes, samples, image, index, run.config.pseudo_mask_threshold)
-        axes.set_title(names[index])
+        axes.set_title(short(names[index]))
     if chosen:
         bar = figure.colorbar(shown, ax=list(panels), location="bottom", aspect=60, shrink=0.5, pad=0.02)
         bar.set_label("class activation, each map scaled to 0 to 1; dotted: threshold of the pseudo mask "

@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -26,7 +27,12 @@ from cawalib.runs import Run, RunConfig
 from cawalib.settings import CAWA_FIELDS
 
 COLUMN, PAGE = 3.35, 6.9  # inches: one column, both columns
+# asked for letters that matplotlib's own font lacks, such as Chinese ones, where they are installed
+OTHER_LETTERS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei",
+                 "Hiragino Sans GB", "Heiti TC", "Malgun Gothic", "Arial Unicode MS", "Noto Emoji", "Segoe UI Symbol")
 PRINT = {
+    "text.parse_math": False,  # a class may be called $x$
+    "font.family": ["sans-serif", *(name for name in OTHER_LETTERS if name in fontManager.get_font_names())],
     "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "legend.fontsize": 7, "legend.frameon": False, "legend.handlelength": 2.2, "legend.columnspacing": 1.2,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "axes.titlepad": 3,
@@ -141,6 +147,11 @@ def class_colours(classes, palette, readable: bool = False) -> dict[str, np.ndar
 
 # ---------------------------------------------------------------- labels clear of each other
 
+def short(name: str, most: int = 24) -> str:
+    """A name cut to what has room beside or above a panel."""
+    return name if len(name) <= most else f"{name[:most - 1].rstrip()}…"
+
+
 def spread(positions, gap: float, low: float, high: float) -> np.ndarray:
     """Positions moved as little as possible (least squares), in the same order, at least `gap` apart.
 
@@ -167,7 +178,7 @@ def label_line_ends(axes, x, values, names, colours) -> None:
     ends = np.array([to_axes.transform((x, value))[1] for value in values])
     for name, end, place, colour in zip(names, ends, spread(ends, 8 / height, 0, 1), colours, strict=True):
         axes.plot([1.005, 1.04], [end, place], color=colour, linewidth=0.5, transform=axes.transAxes, clip_on=False)
-        axes.text(1.05, place, name, color=colour, va="center", transform=axes.transAxes)
+        axes.text(1.05, place, short(name), color=colour, va="center", transform=axes.transAxes)
 
 
 AROUND = [(dx * d, dy * d) for d in (5, 9, 14, 20, 28, 38)
@@ -192,7 +203,7 @@ def label_points(axes, x, y, names, low, high) -> None:
     for i in np.argsort(x, kind="stable"):
         if not names[i]:
             continue
-        text = axes.annotate(names[i], (x[i], y[i]), (0, 0), textcoords="offset points", va="center",
+        text = axes.annotate(short(names[i]), (x[i], y[i]), (0, 0), textcoords="offset points", va="center",
                              annotation_clip=False,
                              arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": PALE, "shrinkA": 0})
         text.set(in_layout=False, path_effects=[withStroke(linewidth=1.5, foreground="white")])
