@@ -62,7 +62,7 @@ def test_counts_by_hand():
     counts = counts_of([[[1, 1, 0, 1, 1]]], [[[0, 0, 0, 1, VOID]]])
     assert counts.tolist() == [[2, 1, 1], [0, 0, 0], [0, 0, 0]]
     # the same mask, asked for class 1: TP 1, FP 2
-    assert counts_of([[[1, 1, 0, 1, 1]]], [[[0, 0, 0, 1, VOID]]], classes=(1,)).tolist() == [[0] * 3, [1, 2, 0], [0] * 3]
+    assert counts_of([[[1, 1, 0, 1, 1]]], [[[0, 0, 0, 1, VOID]]], classes=(1,))[:2].tolist() == [[0, 0, 0], [1, 2, 0]]
 
 
 def test_images_without_the_class():
