@@ -214,6 +214,9 @@ def test_main_table_by_hand(tmp_path):
     assert table.at[("CAWA", "minus cross entropy"), "head mIoU (pixels)"] == "+0.0 [+0.0, +0.0]"
     assert table.at[("CAWA", "mean ± deviation"), "head mIoU (pixels)"] == "80.0 ± 0.0"
     assert table.at[("CAWA", "mean ± deviation"), "seeds"] == "3"
+    # by images the first class is rarest, which is 90.0 in all
+    by_images = tables.main_table(runs, "cross entropy", "test", by="images")
+    assert by_images.at[("CAWA", "mean ± deviation"), "tail mIoU (images)"] == "90.0 ± 0.0"
 
 
 def test_differences_from_a_rival_by_hand(tmp_path):
@@ -300,6 +303,9 @@ def test_weights_over_thirds_by_hand(tmp_path):
     table = tables.weights_over_thirds(runs)
     # the first update is left out; last third: means 4 and 5, deviations within 0 and sqrt(2), root mean square 1
     assert table.iloc[0].tolist() == ["2.00 ± 1.00", "2.00 ± 0.00", "4.50 ± 1.00", "5.50 ± 2.12"]
+    for run in runs:  # of updates 0 to 4, a third is 5/3: after the first left out, 1, 2 and 3, 4
+        run.class_weights.drop(run.class_weights[run.class_weights["update"] > 4].index, inplace=True)
+    assert tables.weights_over_thirds(runs).iloc[0].tolist()[:3] == ["1.00 ± 0.00", "2.50 ± 0.50", "2.00 ± 0.00"]
     assert table.index[-1] == "learning rate" and table.iloc[-1, 0].startswith(f"{runs[0].config.learning_rate:.4f} to")
 
 
@@ -320,6 +326,7 @@ def test_settings_are_chosen_by_their_mean(tmp_path):
              for seed in range(3)]
     table = tables.settings_table(runs)
     assert table.index.tolist() == [("focal", "focal"), ("focal", "focal, gamma 3")]
+    assert table["seeds"].tolist() == ["3", "3"]
     assert table["chosen"].tolist() == ["", "✓"] and table["val mIoU"].tolist() == ["50.2 ± 0.2", "52.0 ± 0.0"]
 
 
@@ -334,6 +341,10 @@ def test_per_class_table(tmp_path):
         make_run(tmp_path, "cross entropy", 0, (0.9, 0.7, 0.5, 0.3, np.nan), method="none")]
     table = tables.per_class_table(runs, "val")
     assert list(table.columns) == ["pixels (%)", "images (%)", "CAWA", "cross entropy"]
+    assert table.index.tolist() == runs[0].metrics["classes"] and table.index.name == "val IoU (%)"
+    # pixels 10^7 to 10^3, 11 111 000 together; images 18, 300, 150, 75, 37 of 320
+    assert table["pixels (%)"].tolist() == ["90", "9", "0.9", "0.09", "0.009"]
+    assert table["images (%)"].tolist() == ["5.6", "93.8", "46.9", "23.4", "11.6"]
     assert table.at["pavement", "CAWA"] == "22.0 ± 2.6"
     assert table.at["pavement", "cross entropy"] == "–" and table.at["road", "cross entropy"] == "90.0"
 
@@ -348,3 +359,5 @@ def test_tables_are_written_three_ways(tmp_path):
     assert "**22.0 ± 2.6**" in text[".md"] and r"15.3]\*" in text[".md"]
     assert r"\textbf{22.0 $\pm$ 2.6}" in text[".tex"] and r"\toprule" in text[".tex"]
     assert "±" not in text[".tex"] and "+15.3]$^{*}$" in text[".tex"]
+    worse = tables.latex(tables.main_table(runs, "CAWA", "test"))
+    assert "$-$11.0 [$-$15.3, $-$6.7]$^{*}$" in worse and "−" not in worse

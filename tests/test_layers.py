@@ -230,6 +230,7 @@ ENDS = {
     "read twice": ([nn.BatchNorm2d(9), nn.GELU()], lambda modules, x: modules[1](modules[0](x)) * modules[0](x)),
     "over channels": ([nn.GELU(), nn.Softmax(dim=1), nn.ReLU()], None),
     "over pixels": ([nn.BatchNorm2d(9, track_running_stats=False), nn.SiLU()], None),
+    "over groups": ([nn.GroupNorm(3, 9), nn.ReLU()], None),
     "no module": ([], lambda modules, x: functional.gelu(x)),
 }
 
