@@ -187,7 +187,7 @@ def shown(seed, classes=5, size=(12, 16)):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.multinomial(torch.tensor([.6, .25, .12, .03]), 3 * 12 * 16, True, generator=generator).view(3, *size)
     images = 2 * torch.randn(3, classes, *size, generator=generator)
-    images += 2 * functional.one_hot(labels, classes).movedim(-1, 1) + torch.tensor([1, 0.5, 0, -1, 0])[:, None, None]
+    images += 2 * functional.one_hot(labels, classes).movedim(-1, 1) + torch.tensor([2, 1, -0.5, -2, 0])[:, None, None]
     labels[:, :2] = 7
     return images, labels
 

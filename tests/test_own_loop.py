@@ -256,6 +256,10 @@ def test_tokens_row_by_row_are_a_grid(grid, factor):
     assert torch.equal(on_a_grid(features, size), found)
 
 
+def test_tokens_of_an_image_that_patches_do_not_fill():
+    assert on_a_grid(torch.zeros(1, 8, 3), (33, 65)).shape == (1, 3, 2, 4)  # 2.02 by 3.97
+
+
 def test_a_linear_layer_as_a_convolution_gives_what_it_gives():
     linear, tokens = nn.Linear(6, 4), torch.randn(2, 3, 5, 6)
     torch.testing.assert_close(pointwise(linear)(tokens.movedim(-1, 1)), linear(tokens).movedim(-1, 1))
@@ -267,7 +271,7 @@ def test_a_head_alone_and_an_update_by_hand():
     alone = CAWALoss(4, head=net.classifier)
     alone(net(images), labels)
     torch.testing.assert_close(alone.weight, expected)
-    criterion = CAWALoss(4, network())
+    criterion = CAWALoss(4, net)
     criterion.update(net.body(images), labels, net.classifier)
     output, other = net(images), batch(seed=5)[1]
     loss = criterion(output, other)  # from then on the loss does not move them by itself

@@ -92,12 +92,12 @@ def one_hot(predicted, classes=3):
 def test_class_difficulty_by_hand():
     # epochs of two steps. Class 0: 4 pixels, 3 right; class 1: 2 pixels, 1 right; class 2 never; void nowhere
     steps = [([[[0, 0, 1]]], [[[0, 0, 1]]]), ([[[0, 0, 1, 255]]], [[[0, 1, 0, 2]]])]
-    weighting = ClassDifficultyWeighting(3, updates=2, exponent=2.0)
+    weighting = ClassDifficultyWeighting(3, updates=2, exponent=1.0)
     for labels, predicted in steps:
         weighting.update(Feedback(torch.tensor(labels), one_hot(predicted)))
         assert weighting.weight.tolist() == [1, 1, 1]  # the first epoch only counts
     weighting.update(Feedback(torch.tensor(steps[0][0]), one_hot(steps[0][1])))
-    assert weighting.weight.tolist() == mean_one([(1 / 4) ** 2, (1 / 2) ** 2, 1])
+    assert weighting.weight.tolist() == mean_one([1 / 4, 1 / 2, 1])
     for _ in range(2):  # the second epoch has seen two batches without a mistake; the class never seen keeps 0
         weighting.update(Feedback(torch.tensor(steps[0][0]), one_hot(steps[0][1])))
     assert weighting.weight.tolist() == pytest.approx([0, 0, 3], abs=1e-4)
