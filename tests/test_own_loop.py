@@ -456,8 +456,8 @@ GOOD = torch.randn(2, 4, 8, 8), torch.randint(4, (2, 8, 8))
     (GOOD[0], GOOD[1] - 1, "labels: found -1, expected 0 to 3, or 255 for void"),
     (GOOD[0], GOOD[1][0], r"labels: found shape \(8, 8\), expected \(B, height, width\)"),
     (GOOD[0], GOOD[1][:1], "labels: found 1 images, expected 2 as in output"),
-    (GOOD[0], torch.full((2, 4, 8, 8), 0.125), "labels: found channels that do not sum to 0 or 1, expected integers"),
-    (GOOD[0], torch.ones(2, 4, 8, 8), "labels: found channels that do not sum to 0 or 1, expected integers, or one-"),
+    *((GOOD[0], torch.full((2, 4, 8, 8), each), "labels: found channels that are not one 1 among zeros, expected integ")
+      for each in (0.125, 0.25, 1.0)),  # soft labels are none
 ])
 def test_wrong_inputs_are_refused_in_one_line_and_change_nothing(output, labels, message):
     criterion = CAWALoss(4)
