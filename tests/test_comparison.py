@@ -35,6 +35,8 @@ def row(table, label, **key):
 def test_tidy_has_every_metric_of_every_split(tmp_path):
     table = tidy([make_run(tmp_path, iou=(0.9, 0.7, 0.5, 0.3, 0.1))])
     assert list(table.columns) == ["label", "group", "method", "dataset", "seed", "split", "metric", "value"]
+    assert set(table["label"]) == {"CAWA"} and set(table["method"]) == {"cawa"}
+    assert set(tidy([make_run(tmp_path, label="")])["label"]) == {"cawa"}  # a run outside of a study
     values = table[table["split"] == "test"].set_index("metric")["value"]
     assert tuple(values.index) == METRICS
     assert values["mIoU"] == pytest.approx(0.5)

@@ -70,6 +70,11 @@ def test_a_metric_at_a_given_accuracy(accuracy, expected):
     assert (round(value, 9), reached) == expected
 
 
+def test_of_several_crossings_the_smallest_alpha_counts():
+    twice = CURVE.assign(**{"pixel accuracy": [.70, .80, .76, .86]})  # .78 is met at .58, on the way down, and at .512
+    assert at_accuracy(twice, .78, "mIoU") == (pytest.approx(.58), True)
+
+
 def test_area_between_two_curves_by_hand():
     lower = pd.DataFrame({"pixel accuracy": [.72, .80, .92], "mIoU": [.42, .50, .40]}, [0.0, .5, 1.0])
     # shared from .72 to .86. Above lower by .10 up to .80; from there both fall by 1 and by 10 / 12 a point

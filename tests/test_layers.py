@@ -236,7 +236,7 @@ ENDS = {
     "elementwise": ([nn.BatchNorm2d(9), nn.ReLU6(inplace=True), nn.Dropout(), nn.SiLU(), nn.BatchNorm2d(9)], None),
     "one module twice": ([nn.BatchNorm2d(9)], lambda modules, x: modules[0](modules[0](x))),
     "changed between": ([nn.BatchNorm2d(9), nn.ReLU(inplace=True)], changed_between),
-    "mixed between": ([nn.BatchNorm2d(9), nn.ReLU(inplace=True)], mixed_between),
+    "mixed between": ([nn.GELU(), nn.ReLU(inplace=True)], mixed_between),
     "read twice": ([nn.BatchNorm2d(9), nn.GELU()], lambda modules, x: modules[1](modules[0](x)) * modules[0](x)),
     "over channels": ([nn.GELU(), nn.Softmax(dim=1), nn.ReLU()], None),
     "over pixels": ([nn.BatchNorm2d(9, track_running_stats=False), nn.SiLU()], None),
