@@ -1,11 +1,18 @@
 """Answers in words say what the numbers say: all of them worked by hand from made-up runs."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 from synthetic_runs import make_run
 from test_report import edit
 
-from cawalib.results import ComparisonError, answers, curve, figures, runs_beside
+from cawalib.results import ComparisonError, ReportConfig, answers, curve, figures, runs_beside
+from cawalib.results.side_by_side import SideBySide
+from cawalib.results.statistics import pooled_from
 from cawalib.runs import load_run, write_metrics
 
 # road, building, sky, vegetation, pavement; thirds by pixels: head road and building, body sky and vegetation, tail
@@ -44,6 +51,13 @@ def test_found_classes(runs):
         "CAWA misses none of the 1 rare classes")
 
 
+@pytest.mark.parametrize("base, ours, found", [(0.02, 0.04, 0), (0.02, 0.06, 1), (np.nan, 0.06, 1)])
+def test_a_class_counts_as_found_from_five_percent_on(tmp_path, base, ours, found):
+    runs = [make_run(tmp_path, label, seed, [*BASE[:4], value], method=method) for seed in (0, 1)
+            for label, value, method in (("cross entropy", base, "none"), ("CAWA", ours, "cawa"))]
+    assert answers.found_classes(runs, "CAWA", "cross entropy", "test").startswith(f"CAWA finds {found} of 1 rare")
+
+
 def test_counted_classes_and_labels(runs):
     assert answers.counted_classes(runs, "CAWA", "cross entropy", "test") == (
         "Of 5 classes, CAWA is better in 2 (vegetation, pavement), worse in 1 (building), and inside the noise of "
@@ -54,8 +68,27 @@ def test_counted_classes_and_labels(runs):
 
 def test_imbalance_and_gain(runs):
     # pixels of the classes: 1e7 * 10 ** (-index), see synthetic_runs.classes
-    assert answers.imbalance(runs[0].statistics).startswith("Road has 10000 times the pixels of pavement, which ")
-    assert "over 5 classes" in answers.gain_and_frequency(runs, "CAWA", "cross entropy", "test")
+    assert answers.imbalance(runs[0].statistics) == (
+        "Road has 10000 times the pixels of pavement, which 37 of 320 images show.")
+    # without a pixel of pavement, vegetation is the rarest
+    fewer = replace(runs[0].statistics, pixels=runs[0].statistics.pixels * [1, 1, 1, 1, 0])
+    assert answers.imbalance(fewer) == "Road has 1000 times the pixels of vegetation, which 75 of 320 images show."
+    # pixels fall, gains by rank: 0, -10, about 0 (+.0), +10, +30
+    gains = [0, -0.1, np.mean([0.01, -0.01, 0]), 0.1, 0.3]
+    found = stats.spearmanr([5, 4, 3, 2, 1], gains)
+    assert found.pvalue > 0.05
+    assert answers.gain_and_frequency(runs, "CAWA", "cross entropy", "test") == (
+        f"Rank correlation between a class's training pixels and its gain over cross entropy: {found.statistic:+.2f} "
+        f"over 5 classes (p = {found.pvalue:.2g}): no order that chance would not give as well.").replace("-", "−")
+
+
+@pytest.mark.parametrize("gains, told", [
+    ([-0.1, 0.0, 0.1, 0.15, 0.16], "−1.00 over 5 classes (p = 1.4e−24): the rarer a class, the more it gains."),
+    ([0.1, 0.05, 0.04, 0.02, -0.01], "+1.00 over 5 classes (p = 1.4e−24): the rarer a class, the less it gains.")])
+def test_gain_that_goes_with_frequency(tmp_path, gains, told):
+    runs = [make_run(tmp_path, "cross entropy", method="none", iou=[0.5] * 5),
+            make_run(tmp_path, iou=0.5 + np.array(gains))]
+    assert answers.gain_and_frequency(runs, "CAWA", "cross entropy", "test").endswith(told)
 
 
 def test_weights_and_convergence(runs, tmp_path):
@@ -82,6 +115,59 @@ def test_weights_and_convergence(runs, tmp_path):
     assert "no word on whether" in answers.convergence([load_run(run.folder, run.label) for run in ours])
 
 
+def test_late_deviation_of_weights_by_hand(tmp_path):
+    """The last third of updates 0 to 6 are 5 and 6. Deviation |a - b| / sqrt(2) over mean (a + b) / 2, class by class:
+    .354, 0, .157, .067 and .849, whose median is .157."""
+    late = {"road": (3, 5), "building": (1, 1), "sky": (4, 5), "vegetation": (2, 2.2), "pavement": (0.25, 1)}
+    run = make_run(tmp_path)
+    run.__dict__["class_weights"] = pd.DataFrame([
+        {"update": update, "class": name, "weight": late[name][update - 5] if update > 4 else 10 * update + place}
+        for update in range(7) for place, name in enumerate(late)])
+    assert answers.weights([run]).endswith("by 16 % of itself (median over classes; pavement most, 85 %).")
+
+
+def test_the_label_that_still_moves_most_may_fall(tmp_path):
+    runs = [make_run(tmp_path, label, method=method) for label, method in (("falls", "none"), ("rises", "cawa"))]
+    for run, end in zip(runs, (0.3, 0.41), strict=True):
+        run.__dict__["history"] = run.history.assign(val_miou=[0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, end])
+    assert answers.convergence(runs).endswith("moves by −10.0 to +1.0 points (means over seeds; most: falls).")
+
+
+def test_seeds_are_told_from_fewest_to_most():
+    assert answers._seeds([{"pairs": pairs} for pairs in (4, 2, 3)]) == "(2 to 4 seeds.)"
+
+
+def test_a_label_is_counted_only_where_it_is(tmp_path):
+    made = []
+    for group in "abc":
+        for label in ("cross entropy", "CAWA")[:1 if group == "c" else 2]:
+            for seed in (0, 1, 2):
+                rise = 0.1 * (label == "CAWA" and group == "a")
+                run = make_run(tmp_path / group, label, seed, np.full(5, 0.5 + rise + 0.01 * seed),
+                               method="cawa" if label == "CAWA" else "none")
+                made.append(replace(run, group=group))
+    beside = SideBySide(tuple(made), ("cross entropy",), "test")
+    assert answers.across(beside, "CAWA", ("mIoU",)) == (
+        "CAWA beside cross entropy: mean IoU better in 1 of 2, worse in 0; the rest is inside the noise.")
+    assert beside.count("better", "cross entropy", "CAWA", "mIoU") == (0, 2)
+    assert beside.count("worse", "cross entropy", "CAWA", "mIoU") == (1, 2)
+    pooled = beside.pooled("CAWA", "cross entropy", "mIoU")
+    expected = pooled_from([{"difference": d, "high": d, "pairs": 3} for d in (0.1, 0.0)])
+    assert (pooled["difference"], pooled["low"], pooled["high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high))
+    assert beside.pooled("CAWA", "CAWA, shuffled", "mIoU") is None
+    alone = SideBySide(tuple(run for run in made if run.group != "b"), ("cross entropy",), "test")
+    assert alone.pooled("CAWA", "cross entropy", "mIoU") is None
+    assert beside.questions().loc[("CAWA or cross entropy", "mIoU")].tolist() == ["better +10.0", "undecided +0.0", "–"]
+    worse = SideBySide(tuple(replace(run, label={"CAWA": "cross entropy", "cross entropy": "CAWA"}[run.label])
+                             for run in made if run.group != "c"), ("cross entropy",), "test")
+    assert worse.questions().loc[("CAWA or cross entropy", "mIoU"), "a"] == "**worse** −10.0"
+    assert worse.headline()["mIoU"].to_dict() == {"a": "−10.0 [−10.0, −10.0]*", "b": "+0.0 [+0.0, +0.0]"}
+    protocol = beside.protocol().loc["a"].to_dict()
+    assert protocol == {"data": "streets 1000", "network": "small", "image": "128x96", "epochs (steps)": "10 (80)",
+                        "methods": "2", "seeds": "3", "cross entropy, mIoU": "51.0 ± 1.0"}
+
+
 def test_pixels_of_tail_classes_in_the_pictures(runs):
     run = runs[0]
     kept = run.samples | {"predictions": np.where(run.samples["labels"] == 4, 4, 0).astype(np.uint8)}
@@ -99,6 +185,10 @@ def test_masks_of_the_maps(runs):
     run.__dict__["samples"] = {"labels": labels, "maps": maps, "present": np.array([[1, 0, 0, 0, 1]], bool)}
     assert answers.mask_precision(run) == "Of the pixels that a map claims for its class, so many are of it: " \
                                           "rare classes 50 %, all others 100 % (mean over classes)."
+    ours = runs[1]
+    lower = replace(ours, config=replace(ours.config, pseudo_mask_threshold=0.3))  # class 4 claims pixel 1 as well
+    lower.__dict__["samples"] = run.samples
+    assert "rare classes 33 %, all others 100 %" in answers.mask_precision(lower)
 
 
 def test_runs_beside_share_all_but_the_method(tmp_path):
@@ -113,6 +203,24 @@ def test_runs_beside_share_all_but_the_method(tmp_path):
     broken = make_run(tmp_path, seed=1, epochs=7, method="dice")
     (broken.folder / "config.json").write_text("{")
     assert [run.label for run in runs_beside(own)] == ["inverse_sqrt", "none"]
+    for gamma, age in ((2.0, 10), (3.0, 0), (4.0, 20)):  # of several runs of one method the newest
+        again = make_run(tmp_path / "again", seed=1, method="focal", focal_gamma=gamma)
+        os.utime(again.folder / "metrics.json", (2e9 - age, 2e9 - age))
+    found, = runs_beside(make_run(tmp_path / "again", seed=1))
+    assert found.config.focal_gamma == 3
+
+
+def test_what_the_reading_notebooks_choose(tmp_path, capsys):
+    report = ReportConfig(study="demo", baseline="a", rival="b")
+    made = [make_run(tmp_path, label, seed, method="focal", focal_gamma=gamma)
+            for gamma, label in enumerate("abcdefghij") for seed in (1, 0)]
+    first = report.first_of_each(made)
+    assert {label: run.config.seed for label, run in first.items()} == dict.fromkeys("abcdefghij", 0)
+    assert [run.label for run in report.with_curves(made, "j")] == [label for label in "abcdefgj" for _ in (0, 1)]
+    del made[0].metrics["splits"]["val"]["decision"]
+    assert report.with_curves(made, "j") == [] and "judged as trained alone" in capsys.readouterr().out
+    assert report.baselines(made) == ("a", "b")
+    assert report.baselines([run for run in made if run.label != "b"]) == ("a",)
 
 
 def test_the_imbalance_dial(tmp_path):
@@ -123,6 +231,12 @@ def test_the_imbalance_dial(tmp_path):
     lines = [bars.lines[0].get_ydata() for bars in figure.axes[0].containers]
     np.testing.assert_allclose(lines[0], [30.4, 29.5, 20.5], atol=1e-6)
     np.testing.assert_allclose(lines[1], [50.4, 49.5, 40.5], atol=1e-6)
+    ends = figure.axes[0].containers[0].lines[2][0].get_segments()[0][:, 1]  # two seeds .01 apart: t(.975; 1) = 12.7062
+    np.testing.assert_allclose(ends, [30.4 - 12.7062 / 2, 30.4 + 12.7062 / 2], rtol=1e-5)
+    other = make_run(tmp_path / "val", "CAWA", method="cawa", imbalance=10.0)
+    other.metrics["splits"]["val"]["miou"] = 0.9
+    alone = figures.imbalance_dial([other], "test").axes[0].containers[0].lines[0].get_ydata()
+    np.testing.assert_allclose(alone, [50], atol=1e-6)
     assert len(figures.imbalance_dial(runs, "test", labels=["CAWA"]).axes[0].containers) == 1
     with pytest.raises(ComparisonError, match="runs on dataset 'streets' expected"):
         figures.imbalance_dial([], "test")

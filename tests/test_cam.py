@@ -100,6 +100,8 @@ def test_map_of_a_1x1_head_is_the_logit_without_bias():
 def test_heads_that_are_not_affine_take_the_gradient():
     assert not is_affine(nn.Sequential(nn.Conv2d(6, 5, 1), nn.ReLU()))
     assert not is_affine(nn.Conv2d(6, 6, 1, groups=2))
+    for mode in ("reflect", "replicate", "circular"):
+        assert not is_affine(nn.Conv2d(6, 5, 3, padding=1, padding_mode=mode))
 
 
 def fingerprint(model):

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from synthetic_runs import make_run
+from synthetic_runs import make_run, raise_version
 
 from cawalib.results import METRICS, ComparisonError, compare, compare_classes, per_class, tidy
 from cawalib.results.comparable import check
 from cawalib.results.comparison import interval
 from cawalib.results.measures import metric_named
-from cawalib.runs import SHARED_FIELDS, RunConfig, load_study, versions
+from cawalib.runs import SHARED_FIELDS, Run, RunConfig, load_study, versions
 
 BASE = [(0.9, 0.7, 0.5, 0.3, 0.1), (0.9, 0.7, 0.5, 0.4, 0.1), (0.9, 0.7, 0.5, 0.2, 0.2)]
 
@@ -35,9 +35,12 @@ def row(table, label, **key):
 def test_tidy_has_every_metric_of_every_split(tmp_path):
     table = tidy([make_run(tmp_path, iou=(0.9, 0.7, 0.5, 0.3, 0.1))])
     assert list(table.columns) == ["label", "group", "method", "dataset", "seed", "split", "metric", "value"]
+    assert set(table["label"]) == {"CAWA"} and set(table["method"]) == {"cawa"}
+    assert set(tidy([make_run(tmp_path, label="")])["label"]) == {"cawa"}  # a run outside of a study
     values = table[table["split"] == "test"].set_index("metric")["value"]
     assert tuple(values.index) == METRICS
     assert values["mIoU"] == pytest.approx(0.5)
+    assert (values["mean accuracy"], values["pixel accuracy"]) == pytest.approx((0.6, 0.8))
     assert values["worst class IoU"] == pytest.approx(0.1)
     assert values["head mIoU (pixels)"] == pytest.approx(0.8)  # five classes: groups of two, two, one
     assert values["tail mIoU (pixels)"] == pytest.approx(0.1)
@@ -60,12 +63,15 @@ def test_per_class_rows(tmp_path):
     assert len(table) == 2 * 5
     pole = table[(table["class"] == "vegetation") & (table["split"] == "val")].squeeze()
     assert (pole["iou"], pole["precision"], pole["recall"]) == pytest.approx((0.3, 0.4, 0.35))
+    assert (pole["train_pixels"], pole["train_images"]) == (10_000, 75)
 
 
 def test_interval_by_hand():
     # 1, 2, 3: mean 2, deviation 1, standard error 1/sqrt(3), t(0.975; 2) = 4.302653
     assert interval([1, 2, 3]) == pytest.approx((2, 4.302653 / np.sqrt(3)), rel=1e-6)
     assert interval([1, 2, 3, np.nan]) == pytest.approx(interval([1, 2, 3]))
+    # t(0.95; 2) = 2.919986
+    assert interval([1, 2, 3], level=0.9) == pytest.approx((2, 2.919986 / np.sqrt(3)), rel=1e-6)
     assert interval([5])[0] == 5 and np.isnan(interval([5])[1])
     assert np.isnan(interval([])).all()
 
@@ -93,6 +99,9 @@ def test_verdicts(tmp_path, rises, verdict):
     assert row(rarest, "CAWA", **{"class": "pavement"})["difference"] == pytest.approx(np.mean(rises))
     assert row(rarest, "CAWA", **{"class": "pavement"})["verdict"] == verdict
     assert row(rarest, "CAWA", **{"class": "road"})["verdict"] == "inside the noise"  # the difference is 0
+    for measure, more in (("precision", 0.1), ("recall", 0.05)):
+        found = row(compare_classes(runs, "cross entropy", "val", measure), "cross entropy", **{"class": "pavement"})
+        assert found["mean"] == pytest.approx(np.mean([iou[4] for iou in BASE]) + more)
 
 
 def test_the_baseline_itself_and_one_seed(tmp_path):
@@ -124,6 +133,12 @@ def test_metric_names():
         metric_named("mIuo")
 
 
+def made_on(run, **environment):
+    """The run as if it had been trained there."""
+    made = {"device_type": "cpu", "precision": "no"} | run.environment | environment
+    return dataclasses.replace(run, environment=made)
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda root, runs: runs, "baseline 'crossentropy': nothing has this name; did you mean 'cross entropy'"),
     (lambda root, runs: [], "no runs"),
@@ -138,6 +153,12 @@ def test_metric_names():
                          make_run(root, "x", 1, score_stride=4,
                                   recorded=versions(RunConfig()) | {"score_stride": 99})],
      "mixed behaviour: version 1 of 'score_stride' in 'x', seed 0, but 99 in 'x', seed 1"),
+    (lambda root, runs: [*runs[:-1], made_on(runs[-1], device_type="cuda")],
+     "mixed kind of device: cpu in 'cross entropy', seed 0, but cuda in 'CAWA', seed 2"),
+    (lambda root, runs: [*runs[:-1], made_on(runs[-1], precision="bf16")],
+     "mixed precision: no in 'cross entropy', seed 0, but bf16 in 'CAWA', seed 2"),
+    (lambda root, runs: [*runs[:-1], made_on(runs[-1], data_digest="c" * 64)],
+     "mixed data digest: bbbbbbbb in 'cross entropy', seed 0, but cccccccc in 'CAWA', seed 2"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 2, epochs=9)], "'CAWA': seed 2 is there 2 times"),
     (lambda root, runs: runs + [make_run(root, "CAWA", 3, epochs=9)], "'CAWA': seeds 0 and 3 differ in 'epochs'"),
     (lambda root, runs: runs + [make_run(root, "x", score_stride=4)], "'x': lacks seed 1, 2, which baseline"),
@@ -145,7 +166,8 @@ def test_metric_names():
      "split 'test': missing in 'x', seed 0"),
 ])
 def test_refusals_name_what_is_wrong(tmp_path, change, message):
-    runs = change(tmp_path, study(tmp_path, (0.1, 0.2, 0.3)))
+    runs = change(tmp_path, [made_on(run) for run in study(tmp_path, (0.1, 0.2, 0.3))])
+    runs = [made_on(run) if isinstance(run, Run) else run for run in runs]
     baseline = "crossentropy" if "crossentropy" in message else "cross entropy"
     with pytest.raises(ComparisonError, match=message) as refusal:
         compare(runs, baseline, "test")
@@ -154,6 +176,20 @@ def test_refusals_name_what_is_wrong(tmp_path, change, message):
 
 def test_runs_that_fit_pass(tmp_path):
     check(study(tmp_path, (0.1, 0.2, 0.3)), "cross entropy", "val")
+
+
+def test_a_case_that_a_run_does_not_know_was_at_its_first_version(tmp_path, monkeypatch):
+    known = versions(RunConfig(score_stride=4))
+    raise_version(monkeypatch, "score_stride")  # so that today's is no longer the first
+    runs = [make_run(tmp_path, "CAWA", 0, score_stride=4, recorded=known | {"score_stride": 1}),
+            make_run(tmp_path, "CAWA", 1, score_stride=4, recorded=versions(RunConfig()))]
+    check(runs)
+
+
+def test_shared_seeds_must_be_some(tmp_path):
+    runs = study(tmp_path, (0.1,)) + [make_run(tmp_path, "x", 7, score_stride=4)]
+    with pytest.raises(ComparisonError, match="'x': lacks seed 0, 1, 2, which baseline 'cross entropy' has"):
+        compare(runs, "cross entropy", shared_seeds=True)
 
 
 # ---------------------------------------------------------------- settings that methods share

@@ -64,6 +64,42 @@ def test_every_class_is_named_with_its_images(tmp_path, count):
     assert stored(figure, tmp_path, "class_frequencies")
 
 
+def test_shares_of_pixels_and_images_by_hand():
+    statistics, _ = by_hand()
+    figure = figures.class_frequencies(statistics, np.zeros((5, 3)))
+    pixels, images = figure.axes
+    shown = [[(line.get_ydata()[0], line.get_xdata()[0], line.get_marker()) for line in axes.lines]
+             for axes in (pixels, images)]
+    # most pixels first: road 900 of 975, car, bicycle, rider; thirds by pixels and by images, of which car and rider
+    # have as many
+    np.testing.assert_allclose([mark[1] for mark in shown[0]], 100 * np.array([900, 50, 20, 5]) / 975)
+    np.testing.assert_allclose([mark[1] for mark in shown[1]], 100 * np.array([3, 1, 2, 1]) / 3)
+    marks = {"head": "o", "body": "s", "tail": "^"}
+    for by, found in zip(("pixels", "images"), shown, strict=True):
+        group = {name: marks[group] for group, names in statistics.groups[by].items() for name in names}
+        assert [mark[2] for mark in found] == [group[name] for name in ("road", "car", "bicycle", "rider")]
+    counts = [text.get_text() for text in images.texts if text.get_text().isdigit()]
+    assert counts == ["3", "1", "2", "1", "0"]
+
+
+def test_marks_of_many_classes_tell_their_group_by_images():
+    statistics, _, palette = counted(60)
+    images = statistics.images[::-1].copy()  # what has most pixels is in fewest images
+    statistics = ClassStatistics(statistics.classes, statistics.pixels, images, images, statistics.size)
+    figure = figures.class_frequencies(statistics, palette)
+    for axes, marker in zip(figure.axes, "^so", strict=True):
+        drawn = [line for line in axes.lines if line.get_color() == "white" and len(line.get_xdata())]
+        most = max(drawn, key=lambda line: len(line.get_xdata()))
+        assert most.get_marker() == marker and len(most.get_xdata()) >= 18
+
+
+def test_shares_below_half_a_percent_are_no_zeros():
+    statistics, together, _ = counted(2, size=1000)
+    together[0, 1] = together[1, 0] = 1
+    together[0, 0], statistics.images[0] = 900, 900
+    assert "<1" in words(figures.co_occurrence(statistics, together))
+
+
 def test_many_classes_are_three_blocks_most_pixels_first():
     statistics, _, palette = counted(171, absent=(3, 170))
     figure = figures.class_frequencies(statistics, palette)

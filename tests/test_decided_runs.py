@@ -6,7 +6,7 @@ import pytest
 import torch
 from synthetic_runs import make_run, make_study
 
-from cawalib.results import ComparisonError, answers, at_accuracy, compare, curve, decided, height
+from cawalib.results import ComparisonError, answers, at_accuracy, calibration_error, compare, curve, decided, height
 from cawalib.results.decisions import at_its_accuracy
 from cawalib.results.figures import decision_curves
 
@@ -17,6 +17,8 @@ def test_a_named_point_is_what_its_confusion_matrix_says(tmp_path):
     found = decided(ours, "accurate").metrics["splits"]["test"]
     iou = np.diag(matrix) / (matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix))
     np.testing.assert_allclose(found["iou"], iou)
+    np.testing.assert_allclose(found["recall"], np.diag(matrix) / matrix.sum(axis=1))  # rows: the truth
+    np.testing.assert_allclose(found["precision"], np.diag(matrix) / matrix.sum(axis=0))
     assert found["miou"] == pytest.approx(iou.mean())
     assert found["pixel_accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
     assert decided(ours, "rare") is ours
@@ -48,6 +50,7 @@ def test_a_curve_goes_through_the_named_points(tmp_path):
     for point, alpha in (("balanced", 0.5), ("accurate", 1.0)):
         measured = decided(run, point).metrics["splits"]["val"]
         assert table.at[alpha, "mIoU"] == pytest.approx(measured["miou"])
+        assert table.at[alpha, "mean accuracy"] == pytest.approx(measured["mean_accuracy"])
         assert table.at[alpha, "tail mIoU (pixels)"] == pytest.approx(measured["group_miou"]["pixels"]["tail"])
         # road, first in this data, has most pixels
         assert table.at[alpha, "foreground mIoU"] == pytest.approx(np.mean(measured["iou"][1:]))
@@ -65,6 +68,11 @@ CURVE = pd.DataFrame({"pixel accuracy": [.70, .80, .86, .84], "mIoU": [.50, .60,
 def test_a_metric_at_a_given_accuracy(accuracy, expected):
     value, reached = at_accuracy(CURVE, accuracy, "mIoU")
     assert (round(value, 9), reached) == expected
+
+
+def test_of_several_crossings_the_smallest_alpha_counts():
+    twice = CURVE.assign(**{"pixel accuracy": [.70, .80, .76, .86]})  # .78 is met at .58, on the way down, and at .512
+    assert at_accuracy(twice, .78, "mIoU") == (pytest.approx(.58), True)
 
 
 def test_area_between_two_curves_by_hand():
@@ -100,8 +108,27 @@ def test_at_the_baselines_accuracy_seed_by_seed(tmp_path):
     expected = at_accuracy(ours, plain.at[0.0, "pixel accuracy"], "mIoU")
     assert table.index.tolist() == [0] and table.at[0, "baseline"] == plain.at[0.0, "mIoU"]
     assert (table.at[0, "value"], table.at[0, "reached"]) == expected
+    tail = "tail mIoU (pixels)"
+    assert at_its_accuracy(runs, "CAWA", "cross entropy", "test", tail)["baseline"].tolist() == [plain.at[0.0, tail]]
     told = answers.at_equal_accuracy(runs, "cross entropy", "test")
     assert f"- CAWA: mean IoU {100 * (expected[0] - plain.at[0.0, 'mIoU']):+.1f}, tail".replace(" -", " −") in told
+
+
+def test_difference_at_equal_accuracy_in_words(tmp_path, monkeypatch):
+    """Seeds 2, 3 and 7 points above, t(.975; 2) = 4.302653; one of them is never as accurate."""
+    rows = pd.DataFrame({"value": [.42, .43, .47], "baseline": .4, "reached": [True, False, True]})
+    monkeypatch.setattr(answers, "at_its_accuracy", lambda *asked: rows)
+    runs = [make_run(tmp_path, label, method=method) for label, method in (("cross entropy", "none"), ("CAWA", "cawa"))]
+    half = 4.302653 * np.std([2, 3, 7], ddof=1) / np.sqrt(3)
+    number = f"+4.0 [{4 - half:+.1f}, {4 + half:+.1f}]".replace("-", "−")
+    assert answers.at_equal_accuracy(runs, "cross entropy", "test").splitlines()[1] == (
+        f"- CAWA: mean IoU {number}, tail {number} (never as accurate in 1 of 3 seeds)")
+
+
+def test_calibration_error_at_the_ends_of_the_curve(tmp_path):
+    ours, plain = make_run(tmp_path, "CAWA", method="cawa"), make_run(tmp_path, "cross entropy", method="none")
+    assert [calibration_error(ours, "test", alpha) for alpha in (0, 1)] == [0.1, 0.05]
+    assert calibration_error(plain, "test", 0) == 0.1 and np.isnan(calibration_error(plain, "test", 1))
 
 
 def test_a_run_offers_its_decision(tmp_path):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score, jaccard_score
 from torch import nn
 from torch.nn import functional
 
@@ -133,6 +134,88 @@ def test_a_fitted_line_asks_for_labels_and_leaves_out_void():
 def test_softened_is_half_way_to_the_most_likely_class():
     decision = Decision(WEIGHT, torch.tensor([1.0, 4.0, 9.0]))
     torch.testing.assert_close(decision.softened().offset, torch.tensor([1.0, 2.0, 3.0]).log() - WEIGHT.log())
+    quarter = torch.tensor([1.0, 2.0, 3.0]).sqrt()
+    torch.testing.assert_close(decision.softened(0.25).offset, quarter.log() - WEIGHT.log())
+
+
+@pytest.mark.parametrize("head", [nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 3, padding=1, bias=False), nn.Linear(2, 3)])
+def test_folded_into_the_last_classifier_its_plain_argmax_is_the_decision(head):
+    decision = Decision(WEIGHT, torch.tensor([1.0, 4.0, 9.0]))
+    images = torch.randn(40, 2) if isinstance(head, nn.Linear) else torch.randn(4, 2, 6, 6)
+    expected = decision(head(images))
+    assert not torch.equal(head(images).argmax(dim=1), expected)
+    decision.fold_into(head)
+    assert torch.equal(head(images).argmax(dim=1), expected) and head.bias.requires_grad
+
+
+def scores(logits, labels, offset, score):
+    """A score of scikit-learn's for each class that the labels hold; its mean for every other."""
+    chosen = (logits + offset).argmax(axis=1)
+    occurs = np.unique(labels)
+    found = np.full(logits.shape[1], np.nan)
+    found[occurs] = score(labels, chosen, labels=occurs, average=None, zero_division=0)
+    return np.where(np.isnan(found), np.nanmean(found), found), np.nanmean(found)
+
+
+def fitted_plainly(logits, labels, weight, rounds):
+    """METHOD.md, section 6, word by word; log v (C,)."""
+    line = np.zeros(logits.shape[1])
+    for _ in range(rounds):
+        dice = scores(logits, labels, line - np.log(weight), f1_score)[0]
+        goal = np.log((2 - dice) * np.clip(dice.mean() / np.maximum(dice, 1e-12), 1 / 8, 8))
+        goal -= np.log(np.exp(goal).mean())
+        before = scores(logits, labels, line - np.log(weight), jaccard_score)[1]
+        tried = [line + share * (goal - line) for share in (1 / 2, 1 / 4, 1 / 8, 1 / 16)]
+        good = [one for one in tried if scores(logits, labels, one - np.log(weight), jaccard_score)[1] >= before]
+        if not good:
+            break
+        line = good[0]
+    return line - line.mean()
+
+
+class Noisy(nn.Module):
+    """Logits at half the size of images that are logits; in training mode they are worth nothing."""
+
+    def forward(self, images):
+        assert not torch.is_grad_enabled()
+        logits = functional.avg_pool2d(images, 2)
+        return {"out": logits + 100 * torch.randn_like(logits) if self.training else logits}
+
+
+def shown(seed, classes=5, size=(12, 16)):
+    """Three images of one batch and labels, of classes 0 to 3; the third is rare, class 4 is nowhere, void is 7."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.multinomial(torch.tensor([.6, .25, .12, .03]), 3 * 12 * 16, True, generator=generator).view(3, *size)
+    images = 2 * torch.randn(3, classes, *size, generator=generator)
+    images += 2 * functional.one_hot(labels, classes).movedim(-1, 1) + torch.tensor([2, 1, -0.5, -2, 0])[:, None, None]
+    labels[:, :2] = 7
+    return images, labels
+
+
+@pytest.mark.parametrize("options", [{}, {"rounds": 1}, {"rounds": 3}], ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_fitted_line_against_the_plain_definition(seed, options):
+    images, labels = shown(seed)
+    model, weight = Noisy().train(), torch.tensor([0.4, 0.8, 1.0, 2.0, 0.8])
+    found = fit_decision(model, [(images, labels)], weight, ignore_index=7, **options)
+    assert model.training
+    large = functional.interpolate(functional.avg_pool2d(images, 2), (12, 16), mode="bilinear")
+    valid = labels != 7
+    expected = fitted_plainly(large.movedim(1, -1)[valid].double().numpy(), labels[valid].numpy(),
+                              weight.double().numpy(), options.get("rounds", 8))
+    np.testing.assert_allclose(found.line.log().numpy(), expected, atol=1e-4)
+    assert np.ptp(expected) > 0.1
+
+
+def test_of_more_logits_than_are_kept_every_second_row_and_column():
+    images, labels = shown(0)
+    count = images.numel()
+    half = fit_decision(nn.Identity(), [(images[..., ::2, ::2], labels[..., ::2, ::2])], ignore_index=7).line
+    whole = fit_decision(nn.Identity(), [(images, labels)], ignore_index=7).line
+    assert not torch.equal(half, whole)
+    for values, expected in ((count, whole), (count - 1, half), (count // 4, half)):
+        found = fit_decision(nn.Identity(), [(images, labels)], ignore_index=7, values=values)
+        assert torch.equal(found.line, expected)
 
 
 # ---------------------------------------------------------------- the curve, from one pass

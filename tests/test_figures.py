@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.pylabtools import select_figure_formats
+from matplotlib.colors import same_color
 from synthetic_runs import make_run, make_study
 
 from cawalib.results import ComparisonError, figures, tables, write_table
@@ -168,6 +169,94 @@ def test_maps_are_shown_rarest_first(study):
     assert ranks == sorted(ranks) and len(ranks) > 3
 
 
+# ---------------------------------------------------------------- what is drawn, against the numbers
+
+def band(collection):
+    """The lower and the upper edge of a filled band, left to right."""
+    points = pd.DataFrame(collection.get_paths()[0].vertices, columns=["x", "y"]).groupby("x")["y"]
+    return points.min().to_numpy(), points.max().to_numpy()
+
+
+def test_trajectories_are_means_within_smallest_and_largest(tmp_path):
+    runs = [make_run(tmp_path, "CAWA", seed, updates=updates) for seed, updates in ((0, 9), (1, 12), (2, 9))]
+    names = runs[0].metrics["classes"]
+    figure = figures.weight_trajectories(runs)
+    for axes, column in zip(figure.axes, ("weight", "score"), strict=True):
+        found = np.stack([run.class_weights.query("update < 9").pivot(index="update", columns="class", values=column)
+                          [names[::-1]].to_numpy() for run in runs])  # the updates that all seeds have, rarest first
+        lines = [line for line in axes.lines if len(line.get_xdata()) > 2]
+        assert len(lines) == len(axes.collections) == 5
+        drawn = {tuple(np.round(line.get_ydata(), 6)) for line in lines}
+        for place, filled in zip(range(5), sorted(range(5), key=lambda place: names[::-1][place]), strict=True):
+            own = found[:, ~np.isnan(found[0, :, place]), place]
+            assert tuple(np.round(own.mean(axis=0), 6)) in drawn
+            own = found[:, ~np.isnan(found[0, :, filled]), filled]
+            low, high = band(axes.collections[place])
+            np.testing.assert_allclose(low, own.min(axis=0))
+            np.testing.assert_allclose(high, own.max(axis=0))
+        heights = {text.get_text(): text.xyann[1] if hasattr(text, "xyann") else text.get_position()[1]
+                   for text in axes.texts if text.get_text() in names}
+        ends = dict(zip(names[::-1], found[:, -1].mean(axis=0), strict=True))
+        assert sorted(names, key=heights.get) == sorted(names, key=ends.get)
+
+
+def test_curves_of_training_are_means_within_smallest_and_largest(tmp_path):
+    runs = [make_run(tmp_path, "CAWA", seed) for seed in range(3)]
+    figure = figures.training_curves(runs)
+    for axes, column, scale in zip(figure.axes, ("train_loss", "val_miou"), (1, 100), strict=True):
+        values = scale * np.stack([run.history[column].dropna() for run in runs])
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), values.mean(axis=0))
+        low, high = band(axes.collections[0])
+        np.testing.assert_allclose(low, values.min(axis=0))
+        np.testing.assert_allclose(high, values.max(axis=0))
+
+
+def test_gains_by_hand(tmp_path):
+    """Differences of the five classes: 0; 10, 10, 13; -5, -5, -8; 1, -1, 0; and some of a class without pixels."""
+    runs, rises = [], np.array([[0, .10, -.05, .01, .20], [0, .10, -.05, -.01, .21], [0, .13, -.08, 0, .22]])
+    for seed, rise in enumerate(rises):
+        runs.append(make_run(tmp_path, "cross entropy", seed, [0.5] * 5, method="none"))
+        runs.append(make_run(tmp_path, "CAWA", seed, 0.5 + rise))
+    for run in runs:
+        run.metrics["train_pixels"] = [600, 300, 80, 20, 0]
+    axes = figures.gain_against_frequency(runs, "CAWA", "cross entropy", "test").axes[0]
+    marks = [container.lines[0] for container in axes.containers]
+    assert [mark.get_xdata()[0] for mark in marks] == pytest.approx([60, 30, 8, 2])
+    assert [mark.get_ydata()[0] for mark in marks] == pytest.approx([0, 11, -6, 0], abs=1e-9)
+    hollow = [same_color(mark.get_markerfacecolor(), "white") for mark in marks]
+    assert hollow == [True, False, False, True]
+    half = 4.302653 * np.sqrt(3) / np.sqrt(3)  # of 10, 10, 13, and of -5, -5, -8
+    for place, middle in ((1, 11), (2, -6)):
+        ends = axes.containers[place].lines[2][0].get_segments()[0][:, 1]
+        assert ends == pytest.approx([middle - half, middle + half], rel=1e-5)
+
+
+def test_of_many_classes_the_largest_changes_are_named_losses_too(tmp_path):
+    rise = np.zeros(60)
+    rise[3], rise[7:12] = -0.3, 0.2
+    runs = [make_run(tmp_path, "cross entropy", iou=[0.5] * 60, count=60, method="none"),
+            make_run(tmp_path, iou=0.5 + rise, count=60)]
+    shown = words(figures.gain_against_frequency(runs, "CAWA", "cross entropy", "test"))
+    assert runs[0].metrics["classes"][3] in shown
+
+
+@pytest.mark.parametrize("by", ["pixels", "images"])
+def test_bars_of_groups_by_hand(tmp_path, by):
+    runs = [make_run(tmp_path, "CAWA", seed, np.array([.9, .7, .5, .3, .1]) + 0.01 * seed) for seed in range(3)]
+    figure = figures.group_bars(runs, "test", by)
+    # by images the second and the third class are head, the fourth and fifth body, the first tail
+    means = {"pixels": [80, 40, 10], "images": [60, 20, 90]}[by]
+    for axes, mean in zip(figure.axes, means, strict=True):
+        assert axes.patches[0].get_width() == pytest.approx(mean + 1)
+        ends = axes.containers[1].lines[2][0].get_segments()[0][:, 0]
+        assert ends == pytest.approx([mean + 1 - 4.302653 / np.sqrt(3), mean + 1 + 4.302653 / np.sqrt(3)], rel=1e-5)
+    names = [axes.get_title() for axes in figure.axes]
+    assert names == ["head (2 classes)", "body (2 classes)", "tail (1 class)"]
+    for run in runs:
+        run.metrics["groups"][by]["tail"] = ["road", "sky", "building"]
+    assert figures.group_bars(runs, "test", by).axes[2].get_title() == "tail (3 classes)"
+
+
 # ---------------------------------------------------------------- style
 
 def test_cawa_keeps_its_colour_and_no_ablation_takes_it(study):
@@ -214,6 +303,9 @@ def test_main_table_by_hand(tmp_path):
     assert table.at[("CAWA", "minus cross entropy"), "head mIoU (pixels)"] == "+0.0 [+0.0, +0.0]"
     assert table.at[("CAWA", "mean ± deviation"), "head mIoU (pixels)"] == "80.0 ± 0.0"
     assert table.at[("CAWA", "mean ± deviation"), "seeds"] == "3"
+    # by images the first class is rarest, which is 90.0 in all
+    by_images = tables.main_table(runs, "cross entropy", "test", by="images")
+    assert by_images.at[("CAWA", "mean ± deviation"), "tail mIoU (images)"] == "90.0 ± 0.0"
 
 
 def test_differences_from_a_rival_by_hand(tmp_path):
@@ -300,6 +392,9 @@ def test_weights_over_thirds_by_hand(tmp_path):
     table = tables.weights_over_thirds(runs)
     # the first update is left out; last third: means 4 and 5, deviations within 0 and sqrt(2), root mean square 1
     assert table.iloc[0].tolist() == ["2.00 ± 1.00", "2.00 ± 0.00", "4.50 ± 1.00", "5.50 ± 2.12"]
+    for run in runs:  # of updates 0 to 4, a third is 5/3: after the first left out, 1, 2 and 3, 4
+        run.class_weights.drop(run.class_weights[run.class_weights["update"] > 4].index, inplace=True)
+    assert tables.weights_over_thirds(runs).iloc[0].tolist()[:3] == ["1.00 ± 0.00", "2.50 ± 0.50", "2.00 ± 0.00"]
     assert table.index[-1] == "learning rate" and table.iloc[-1, 0].startswith(f"{runs[0].config.learning_rate:.4f} to")
 
 
@@ -320,6 +415,7 @@ def test_settings_are_chosen_by_their_mean(tmp_path):
              for seed in range(3)]
     table = tables.settings_table(runs)
     assert table.index.tolist() == [("focal", "focal"), ("focal", "focal, gamma 3")]
+    assert table["seeds"].tolist() == ["3", "3"]
     assert table["chosen"].tolist() == ["", "✓"] and table["val mIoU"].tolist() == ["50.2 ± 0.2", "52.0 ± 0.0"]
 
 
@@ -334,6 +430,10 @@ def test_per_class_table(tmp_path):
         make_run(tmp_path, "cross entropy", 0, (0.9, 0.7, 0.5, 0.3, np.nan), method="none")]
     table = tables.per_class_table(runs, "val")
     assert list(table.columns) == ["pixels (%)", "images (%)", "CAWA", "cross entropy"]
+    assert table.index.tolist() == runs[0].metrics["classes"] and table.index.name == "val IoU (%)"
+    # pixels 10^7 to 10^3, 11 111 000 together; images 18, 300, 150, 75, 37 of 320
+    assert table["pixels (%)"].tolist() == ["90", "9", "0.9", "0.09", "0.009"]
+    assert table["images (%)"].tolist() == ["5.6", "93.8", "46.9", "23.4", "11.6"]
     assert table.at["pavement", "CAWA"] == "22.0 ± 2.6"
     assert table.at["pavement", "cross entropy"] == "–" and table.at["road", "cross entropy"] == "90.0"
 
@@ -348,3 +448,5 @@ def test_tables_are_written_three_ways(tmp_path):
     assert "**22.0 ± 2.6**" in text[".md"] and r"15.3]\*" in text[".md"]
     assert r"\textbf{22.0 $\pm$ 2.6}" in text[".tex"] and r"\toprule" in text[".tex"]
     assert "±" not in text[".tex"] and "+15.3]$^{*}$" in text[".tex"]
+    worse = tables.latex(tables.main_table(runs, "CAWA", "test"))
+    assert "$-$11.0 [$-$15.3, $-$6.7]$^{*}$" in worse and "−" not in worse

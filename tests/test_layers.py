@@ -112,6 +112,8 @@ def synthetic(*readers, read=None):
         if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
+            if module.affine:
+                nn.init.uniform_(module.weight, -2, 2)
     with torch.no_grad():
         channels = body.eval()(torch.randn(1, 3, 13, 17)).shape[1]
     return SegmentationModel(body, nn.Conv2d(channels, 5, 1))
@@ -172,6 +174,7 @@ UNKNOWN = {
                                       nn.utils.parametrizations.spectral_norm(convolution(8, 3))),
     "statistics of the batch": lambda: synthetic(nn.BatchNorm2d(12, track_running_stats=False)),
     "not affine": lambda: synthetic(nn.MaxPool2d(2), nn.GroupNorm(3, 12), nn.InstanceNorm2d(12), nn.SiLU()),
+    "largest of a border": lambda: synthetic(nn.Sequential(convolution(8, 3, padding=1), nn.MaxPool2d(3, 1, 1))),
     "many taps": lambda: synthetic(convolution(6, 11, padding=5), nn.Sequential(
         convolution(12, 5, padding=2), convolution(12, 5, padding=2), convolution(6, 5, padding=2))),
     "read twice": lambda: synthetic(convolution(8, 3), read=lambda readers, x: [readers[0](x), readers[0](x), x]),
@@ -223,13 +226,21 @@ def changed_between(modules, x):
     return modules[1](x)
 
 
+def mixed_between(modules, x):
+    x = modules[0](x)
+    x.sub_(x.mean(dim=1, keepdim=True))
+    return modules[1](x)
+
+
 ENDS = {
     "elementwise": ([nn.BatchNorm2d(9), nn.ReLU6(inplace=True), nn.Dropout(), nn.SiLU(), nn.BatchNorm2d(9)], None),
     "one module twice": ([nn.BatchNorm2d(9)], lambda modules, x: modules[0](modules[0](x))),
     "changed between": ([nn.BatchNorm2d(9), nn.ReLU(inplace=True)], changed_between),
+    "mixed between": ([nn.GELU(), nn.ReLU(inplace=True)], mixed_between),
     "read twice": ([nn.BatchNorm2d(9), nn.GELU()], lambda modules, x: modules[1](modules[0](x)) * modules[0](x)),
     "over channels": ([nn.GELU(), nn.Softmax(dim=1), nn.ReLU()], None),
     "over pixels": ([nn.BatchNorm2d(9, track_running_stats=False), nn.SiLU()], None),
+    "over groups": ([nn.GroupNorm(3, 9), nn.ReLU()], None),
     "no module": ([], lambda modules, x: functional.gelu(x)),
 }
 

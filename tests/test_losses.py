@@ -28,7 +28,23 @@ def test_weighted_cross_entropy_is_pytorchs_weighted_mean(batch):
     weight = torch.tensor([0.2, 1.0, 0.8, 2.0])
     expected = functional.cross_entropy(logits, labels, weight, ignore_index=255)
     torch.testing.assert_close(cross_entropy(logits, labels, weight), expected)
-    torch.testing.assert_close(cross_entropy(logits, labels, 7 * weight), expected)  # only ratios of weights matter
+    for factor in (7, 1e-3):  # only ratios of weights matter
+        torch.testing.assert_close(cross_entropy(logits, labels, factor * weight), expected)
+
+
+@pytest.mark.parametrize("void", [255, 3, -1])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_options_of_cross_entropy_are_pytorchs(batch, void, smoothing):
+    logits, labels = batch[0], batch[1].where(batch[1] != 255, void)
+    weight = torch.tensor([0.2, 1.0, 0.8, 2.0])
+    expected = functional.cross_entropy(logits, labels, weight, ignore_index=void, label_smoothing=smoothing)
+    torch.testing.assert_close(cross_entropy(logits, labels, weight, void, smoothing), expected)
+
+
+def test_weights_carry_no_gradient(batch):
+    logits, weight = batch[0].requires_grad_(), torch.ones(4, requires_grad=True)
+    cross_entropy(logits, batch[1], weight).backward()
+    assert logits.grad.any() and weight.grad is None
 
 
 def test_batch_without_a_valid_pixel_gives_zero_not_nan(batch):
@@ -43,7 +59,7 @@ def test_focal_by_hand(batch):
     logits = torch.tensor([0.0, np.log(3)]).reshape(1, 2, 1, 1).expand(1, 2, 1, 3)
     labels = torch.tensor([[[0, 1, 255]]])
     expected = ((3 / 4) ** 2 * np.log(4) + (1 / 4) ** 2 * np.log(4 / 3)) / 2
-    assert focal(logits, labels, gamma=2).item() == pytest.approx(expected, rel=1e-5)
+    assert focal(logits, labels, gamma=2).item() == focal(logits, labels).item() == pytest.approx(expected, rel=1e-5)
     logits, labels = batch  # gamma 0 is cross entropy
     plain = functional.cross_entropy(logits, labels, ignore_index=255)
     torch.testing.assert_close(focal(logits, labels, gamma=0), plain)
@@ -63,6 +79,10 @@ def test_ohem_by_hand():
     easy = logits_of(*[(p, 1 - p) for p in (0.8, 0.75, *[0.95] * 30)])
     assert ohem(easy, torch.zeros(1, 1, 32, dtype=torch.int64)).item() == pytest.approx(
         -(np.log(0.8) + np.log(0.75)) / 2, rel=1e-4)
+    # one labelled pixel of 32: void pixels, though they are among the hardest two, do not count
+    alone = torch.full((1, 1, 32), 255)
+    alone[0, 0, 1] = 0
+    assert ohem(easy, alone).item() == pytest.approx(-np.log(0.75), rel=1e-4)
 
 
 def test_dice_and_tversky_by_hand():

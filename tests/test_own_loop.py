@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from cawalib.method import CAWALoss, CAWAWeighting, CAWAWeights, Feedback
+from cawalib.method.capture import on_a_grid, pointwise
 
 
 class Net(nn.Module):
@@ -209,6 +210,75 @@ def test_copies_storage_and_moving_keep_their_hands_off_each_other():
     assert all(buffer.dtype == torch.float32 for buffer in criterion.half().buffers() if buffer.is_floating_point())
 
 
+@pytest.mark.parametrize("between", [
+    lambda net, other: net(other), lambda net, other: torch.no_grad()(net)(other),
+    lambda net, other: net.eval()(other) and net.train()], ids=["trains", "without a gradient", "evaluates"])
+@pytest.mark.parametrize("first", [True, False])
+def test_features_are_those_of_the_latest_pass_that_trains(between, first, request):
+    net, (images, labels), (other, _) = network(), batch(), batch(seed=5)
+    criterion = CAWALoss(4, net)
+    trains = "trains" in request.node.callspec.id
+    if first or trains:  # a training pass after the one whose output is judged would be taken instead of it
+        between(net, other)
+    output = net(images)
+    if not first and not trains:
+        between(net, other)
+    stored = io.BytesIO()
+    torch.save(criterion, stored)  # between forward and loss: features are not stored
+    criterion(output, labels)
+    torch.testing.assert_close(criterion.weight, by_hand(network(), 1)[1])
+    with pytest.warns(UserWarning, match="saw no forward pass of its model in training mode since its last call"):
+        criterion(output, labels)  # they were let go
+
+
+def test_a_layer_that_classifies_images_is_no_candidate():
+    class Gated(Net):
+        def __init__(self):
+            super().__init__()
+            self.gate = nn.Linear(6, 4)
+
+        def forward(self, images):
+            return super().forward(images)["out"] + self.gate(self.body(images).mean((2, 3)))[..., None, None]
+
+    net, (images, labels) = Gated().train(), batch()
+    criterion = CAWALoss(4, net)
+    criterion(net(images), labels)
+    assert list(criterion.capture.heads) == ["classifier"] and not torch.equal(criterion.weight, torch.ones(4))
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (7, 5), (14, 14), (3, 11), (2, 3, 5), (4, 4, 2)])
+@pytest.mark.parametrize("factor", [1, 3, 10, 16])
+def test_tokens_row_by_row_are_a_grid(grid, factor):
+    features = torch.arange(2 * torch.tensor(grid).prod() * 3).view(2, *grid, 3)
+    size = tuple(factor * length for length in grid)
+    found = on_a_grid(features.flatten(1, -2), size)
+    assert torch.equal(found, features.movedim(-1, 1))
+    assert torch.equal(on_a_grid(features, size), found)
+
+
+def test_tokens_of_an_image_that_patches_do_not_fill():
+    assert on_a_grid(torch.zeros(1, 8, 3), (33, 65)).shape == (1, 3, 2, 4)  # 2.02 by 3.97
+
+
+def test_a_linear_layer_as_a_convolution_gives_what_it_gives():
+    linear, tokens = nn.Linear(6, 4), torch.randn(2, 3, 5, 6)
+    torch.testing.assert_close(pointwise(linear)(tokens.movedim(-1, 1)), linear(tokens).movedim(-1, 1))
+
+
+def test_a_head_alone_and_an_update_by_hand():
+    net, (images, labels) = network(), batch()
+    expected = by_hand(network(), 1)[1]
+    alone = CAWALoss(4, head=net.classifier)
+    alone(net(images), labels)
+    torch.testing.assert_close(alone.weight, expected)
+    criterion = CAWALoss(4, net)
+    criterion.update(net.body(images), labels, net.classifier)
+    output, other = net(images), batch(seed=5)[1]
+    loss = criterion(output, other)  # from then on the loss does not move them by itself
+    torch.testing.assert_close(criterion.weight, expected)
+    torch.testing.assert_close(loss, functional.cross_entropy(output["out"], other, expected, ignore_index=255))
+
+
 def test_when_weights_move_and_when_not():
     net, (images, labels) = network(), batch()
     criterion = CAWALoss(4, net, update_every=2)
@@ -225,6 +295,10 @@ def test_when_weights_move_and_when_not():
     loss = criterion(net(images), labels)
     criterion(net(images), labels)  # an update between a forward and its backward
     loss.backward()
+    for without in (lambda criterion, *batch: criterion.eval()(*batch), torch.no_grad()(CAWALoss.__call__)):
+        alone = CAWALoss(4)
+        without(alone, net(images), labels)
+        assert torch.equal(alone.weight, torch.ones(4))
     unlabelled = criterion(net(images), torch.full_like(labels, 255))
     assert unlabelled == 0 and torch.isfinite(criterion.weight).all()
 
@@ -299,7 +373,9 @@ def test_logits_and_labels_alone():
     assert torch.equal(CAWAWeights(4).update(logits, labels), weighting.weight)
     table = criterion.table(["a", "b", "c", "d"]).splitlines()
     assert len(table) == 6 and table[0] == "| class | score | weight |"
-    assert table[2].startswith(f"| {'abcd'[int(criterion.weight.argmax())]} |")
+    heaviest = int(criterion.weight.argmax())
+    assert table[2] == (f"| {'abcd'[heaviest]} | {criterion.score[heaviest].item():.2f} | "
+                        f"{criterion.weight[heaviest].item():.2f} |")
 
 
 @pytest.mark.parametrize("output", [
@@ -308,6 +384,8 @@ def test_outputs_of_frameworks(output):
     logits, labels = torch.randn(2, 4, 8, 8), torch.randint(4, (2, 16, 16))
     large = functional.interpolate(logits, (16, 16), mode="bilinear")  # SegFormer's logits are smaller than the labels
     assert torch.equal(CAWALoss(4)(output(logits), labels), CAWALoss(4)(large, labels))
+    half = logits.bfloat16()  # made larger in float32
+    assert torch.equal(CAWALoss(4)(output(half), labels), CAWALoss(4)(output(half.float()), labels))
 
 
 @pytest.mark.parametrize("change, options", [
@@ -371,13 +449,15 @@ GOOD = torch.randn(2, 4, 8, 8), torch.randint(4, (2, 8, 8))
     ([GOOD[0]], GOOD[1], "output: found list, expected a tensor of logits, a dict with 'out', or an object with .log"),
     (GOOD[0][:, :3], GOOD[1], r"output: found float32 of shape \(2, 3, 8, 8\), expected logits \(B, 4, height, widt"),
     (GOOD[1], GOOD[1], r"output: found int64 of shape \(2, 8, 8\), expected logits"),
+    (GOOD[0].long(), GOOD[1], r"output: found int64 of shape \(2, 4, 8, 8\), expected logits"),
     (GOOD[0], GOOD[1].numpy(), "labels: found ndarray, expected a tensor of integers"),
     (GOOD[0], GOOD[1].float(), r"labels: found float32, expected integers; call .long\(\) on them"),
     (GOOD[0], GOOD[1] + 1, "labels: found 4, expected 0 to 3, or 255 for void"),
     (GOOD[0], GOOD[1] - 1, "labels: found -1, expected 0 to 3, or 255 for void"),
     (GOOD[0], GOOD[1][0], r"labels: found shape \(8, 8\), expected \(B, height, width\)"),
     (GOOD[0], GOOD[1][:1], "labels: found 1 images, expected 2 as in output"),
-    (GOOD[0], torch.ones(2, 4, 8, 8), "labels: found channels that do not sum to 0 or 1, expected integers, or one-"),
+    *((GOOD[0], torch.full((2, 4, 8, 8), each), "labels: found channels that are not one 1 among zeros, expected integ")
+      for each in (0.125, 0.25, 1.0)),  # soft labels are none
 ])
 def test_wrong_inputs_are_refused_in_one_line_and_change_nothing(output, labels, message):
     criterion = CAWALoss(4)

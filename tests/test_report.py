@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from synthetic_runs import edit, make_run, raise_version
 
 from cawalib.results import ReportConfig, publish, report
+from cawalib.results.side_by_side import side_by_side
 from cawalib.runs import ARCHIVE, RunConfig, RunError, load_run, load_runs, load_study, read_archive
 from cawalib.settings import ConfigError
 from cawalib.training import train
@@ -92,6 +94,10 @@ def test_published_runs_stand_in_for_missing_ones(study, monkeypatch, capsys, tm
     found = ReportConfig(**ask).load(groups=["methods"])
     assert len(found) == 2 and "reference" in str(found[0].folder)
     assert "Showing the published runs in outputs/reference/tiny" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        raise_version(patch, "method cawa")
+        assert len(ReportConfig(**ask).load(groups=["methods"])) == 2
+        assert "1 of these 2 runs would come out differently with today's code: method cawa" in capsys.readouterr().out
     with pytest.raises(RunError, match="'plain', seed 0: run folder .* not found"):
         ReportConfig(**ask, runs_from="outputs").load(groups=["methods"])
 
@@ -185,7 +191,8 @@ def test_groups_with_a_target_of_their_own(tmp_path, monkeypatch, capsys):
     Path("workflow/grids/big.yaml").write_text(GROUPS)
     study = load_study("workflow/grids/big.yaml")
     for entry, config in study.configs():
-        iou = np.full(5, 0.4 if entry.group == "Net+ A" else 0.6)
+        iou = np.full(5, 0.4 if entry.group == "Net+ A" else 0.6) + 0.1 * (config.seed - 0.5) + 0.2 * (
+            config.method == "cawa")
         made = make_run("outputs", seed=config.seed, iou=iou, splits=("val",),
                         **entry.settings)
         edit(made.folder / "environment.json", device="CPU, 1 thread", commit="c" * 40, python="3.11", packages={},
@@ -215,8 +222,8 @@ def test_groups_with_a_target_of_their_own(tmp_path, monkeypatch, capsys):
     assert page.index("- Net+ A: 4 runs") < page.index("- Net B: 4 runs") and "[Tables](tables/net-b.md)" in page
     assert "## main\n\nof the second" in Path("target/tables/net-b.md").read_text()
     summary = read_section("target/tables/across.md", "miou_minus_cross_entropy")
-    assert summary.values.tolist() == [["cross entropy", "40.0 ± 0.0", "60.0 ± 0.0"],
-                                       ["ours", "+0.0 [+0.0, +0.0]", "+0.0 [+0.0, +0.0]"]]
+    assert summary.values.tolist() == [["cross entropy", "40.0 ± 7.1", "60.0 ± 7.1"],
+                                       ["ours", *["+20.0 [+20.0, +20.0]*"] * 2]]
     assert "minus_inverse_square_root" not in Path("target/tables/across.md").read_text()  # no group has that
     assert Path("target/figures/net-b/training_curves.png").read_text() == "of the second"
     assert not Path("target/figures/net-b/qualitative.png").exists()
@@ -240,6 +247,29 @@ groups:
   empty: {<<: *labels, common: {image_width: 96}}
   more of the first: {<<: *labels}
 """
+
+
+def test_only_whole_groups_stand_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("workflow/grids").mkdir(parents=True)
+    Path("workflow/grids/control.yaml").write_text(CONTROLS)
+    study = load_study("workflow/grids/control.yaml")
+    made = {(entry.group, entry.label, config.seed):
+            replace(make_run("outputs", entry.label, config.seed, **entry.settings), group=entry.group)
+            for entry, config in study.configs() if entry.group != "more of the first"}
+
+    def beside(*lacking):
+        found = side_by_side(study, [run for key, run in made.items() if key not in lacking])
+        return found and (found.groups, found.baselines)
+
+    assert beside() == (["camvid", "smaller", "empty"], ("cross entropy", "CAWA"))
+    assert beside(("empty", "CAWA", 1)) == (["camvid", "smaller"], ("cross entropy", "CAWA"))  # one seed of two
+    assert beside(("empty", "CAWA", 1), ("smaller", "CAWA", 0)) is None
+    shared = {run.label for run in side_by_side(study, list(made.values())).runs if run.group == "camvid"}
+    assert shared == {"cross entropy", "CAWA", "CAWA + Dice", "CAWA, shuffled"}  # tau 0.3 is of the ablations alone
+    study = replace(study, entries=tuple(entry for entry in study.entries if entry.label != "CAWA"
+                                         or entry.group not in ("smaller", "empty")))
+    assert beside()[1] == ("cross entropy",)  # what not all of them have is no baseline
 
 
 def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cawalib.results.statistics import pooled, seeds_needed, with_verdicts
+from cawalib.results.statistics import pooled, pooled_from, seeds_needed, with_verdicts
 
 
 def test_holm_by_hand():
@@ -32,10 +32,15 @@ def test_verdicts():
     # two one-sided tests at .05: the 90 % interval lies within the margin
     inside = stats.ttest_1samp(rows["level"], 0).confidence_interval(0.9)
     assert -0.01 < inside.low and inside.high < 0.01
-    barely = np.array([-1, 1, -1, 1]) * 0.01
-    assert with_verdicts([{"differences": barely}])["verdict"][0] == "not decided"  # 90 % interval: +- .0136
+    signs = np.array([-1, 1, -1, 1])  # 90 % interval of .01: +- .0136; of .006: +- .0082, and 95 %: +- .0110
+    assert with_verdicts([{"differences": 0.01 * signs}])["verdict"][0] == "not decided"
+    assert with_verdicts([{"differences": 0.01 * signs}], margin=0.02)["verdict"][0] == "level"
+    assert with_verdicts([{"differences": 0.006 * signs}])["verdict"][0] == "level"
     alike = with_verdicts([{"differences": [0.0] * 3}, {"differences": [0.02] * 3}])
     assert alike["verdict"].tolist() == ["level", "better"]
+    # a seed without a number is none
+    lacking = with_verdicts([{"differences": [*rows["not decided"], np.nan]}])
+    assert (lacking["seeds"][0], lacking["p"][0]) == (4, pytest.approx(expected.pvalue))
 
 
 def test_pooling_the_bcg_trials():
@@ -62,6 +67,17 @@ def test_pooling_what_agrees_and_too_little():
     assert np.isnan(pooled([0.0, 0.1], [0.01, 0.01]).predicted_low)
     with pytest.raises(ValueError, match="found 1 comparison, expected at least 2"):
         pooled([0.1], [0.1])
+
+
+def test_pooling_from_intervals_takes_the_standard_errors_that_made_them():
+    samples = ([.01, .03, .02], [.05, .03, .06, .04], [.00, .02])
+    rows = [{"difference": np.mean(sample), "pairs": len(sample),
+             "high": stats.ttest_1samp(sample, 0).confidence_interval().high} for sample in samples]
+    expected = pooled([np.mean(sample) for sample in samples], [stats.sem(sample) for sample in samples])
+    assert vars(pooled_from(rows)) == pytest.approx(vars(expected))
+    # where all seeds agree: a hundredth of a point, and Student's t of two seeds is 12.7062
+    alike = [{"difference": value, "high": value, "pairs": 2} for value in (0.0, 0.02)]
+    assert vars(pooled_from(alike)) == pytest.approx(vars(pooled([0, 0.02], [1e-4 / 12.7062] * 2)), nan_ok=True)
 
 
 def test_seeds_that_one_point_needs():

@@ -77,6 +77,22 @@ def test_a_method_called_none_and_seeds_of_any_kind(csv):
     assert compare(frame, "1")["difference"].tolist() == [0, 2.5]
 
 
+@pytest.mark.parametrize("change", [
+    lambda text: "\ufeff" + text,  # as spreadsheets begin a file
+    lambda text: text.replace("ours,", "ours ,").replace("0.4", " 0.4"),
+    lambda text: text.replace(",", ", ").replace(", finished", ', "finished"').replace("0.081", '"0.081"'),
+])
+def test_files_as_other_programs_write_them(csv, change):
+    expected = compare(csv, "cross entropy")
+    csv.write_text(change(TABLE), encoding="utf-8")
+    pd.testing.assert_frame_equal(compare(csv, "cross entropy"), expected)
+
+
+def test_truth_values_are_no_metric(csv):
+    frame = pd.read_csv(csv).assign(converged=[True, False] * 3)
+    assert compare(frame, "ours")["metric"].unique().tolist() == ["mIoU", "ece"]
+
+
 def test_a_published_table_gives_what_its_runs_give():
     folder = Path("outputs/reference/demo")
     runs = load_runs(load_study("workflow/grids/demo.yaml"), archive=folder / ARCHIVE, allow_other_code=True)
@@ -139,6 +155,8 @@ def test_columns_named_as_settings_are_what_was_the_same(csv, capsys):
         compare(other, "ours")
     with pytest.raises(ComparisonError, match="mixed epochs: 10 in 'cross entropy', seed 0, but 40 in 'ours', seed 0"):
         compare(other, "ours", differing="dataset")
+    with pytest.raises(ComparisonError, match="mixed learning_rate: 0.003 in 'cross entropy', seed 0, but 0.001 in"):
+        compare(frame.assign(learning_rate=[0.003] * 3 + [0.001] * 3), "ours")
     other.drop(columns="dataset").to_csv(csv, index=False)
     listed = compare(csv, "ours", differing="epochs")
     assert listed.attrs["notes"] == ["epochs differs: 10 in 'cross entropy'; 40 in 'ours'"]

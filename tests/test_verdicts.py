@@ -1,11 +1,14 @@
 """The plan's questions asked of runs: how differences pair, the claim in one sentence, means over comparisons."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from synthetic_runs import make_run
 
-from cawalib.results import both_halves, compare, points_table, questions_table
+from cawalib.results import both_halves, compare, curve, height, points_table, questions_table
+from cawalib.results.decisions import at_its_accuracy
+from cawalib.results.statistics import pooled_from
 from cawalib.results.verdicts import pooled_table, verdicts
 
 
@@ -34,6 +37,40 @@ def test_questions_pair_seeds_and_agree_with_compare(tmp_path):
     assert (table["p_holm"] >= table["p"]).all()
 
 
+def test_each_side_is_judged_by_its_own_decision(tmp_path):
+    runs = three(tmp_path)
+    for run in runs:  # the fitted line claims all pixels of the first two classes for the second
+        some = run.metrics["splits"]["test"]["decision"]["others"]
+        truth = np.sum(run.metrics["splits"]["test"]["confusion"], axis=1)
+        some["fitted"] = {"hits": [0, *truth[1:]], "predicted": [0, truth[0] + truth[1], *truth[2:]]}
+    by = {label: [run for run in runs if run.label == label] for label in dict.fromkeys(run.label for run in runs)}
+    table = verdicts(runs, "test").set_index(["first", "second", "metric"])["difference"]
+    second = truth[1] / (truth[0] + truth[1])  # IoU; the first class's is 0, all others' 1
+    plain = np.mean([run.metrics["splits"]["test"]["miou"] for run in by["cross entropy"]])
+    assert table["cross entropy, fitted", "cross entropy", "mIoU"] == pytest.approx((second + 4) / 6 - plain)
+    tail = "tail mIoU (pixels)"
+    equal = at_its_accuracy(runs, "CAWA", "cross entropy", "test", tail)
+    plain = np.mean([run.metrics["splits"]["test"]["group_miou"]["pixels"]["tail"] for run in by["cross entropy"]])
+    assert table["CAWA, equal accuracy", "cross entropy", tail] == pytest.approx(equal["value"].mean() - plain)
+    heights = [height(curve(ours, "test"), curve(other, "test"), tail)
+               for ours, other in zip(by["CAWA"], by["inverse square root"], strict=True)]
+    assert table["CAWA, whole curve", "inverse square root, whole curve", tail] == pytest.approx(np.mean(heights))
+    assert np.mean(heights) > 0
+
+
+@pytest.mark.parametrize("tail, accuracy, answer", [
+    ("better", "better", "yes"), ("better", "level", "yes"), ("better", "not decided", "not decided"),
+    ("better", "worse", "no"), ("worse", "better", "no"), ("level", "level", "not decided")])
+def test_the_claim_needs_both_of_its_halves(monkeypatch, tail, accuracy, answer):
+    found = {"mIoU": ("better", 0.3), "tail mIoU (pixels)": (tail, 0.1), "pixel accuracy": (accuracy, 0.2)}
+    rows = [{"first": f"CAWA, {point}", "second": "cross entropy", "metric": metric, "verdict": verdict,
+             "difference": value, "low": value - 0.05, "high": value + 0.05}
+            for point in ("rare", "balanced", "accurate") for metric, (verdict, value) in found.items()]
+    monkeypatch.setattr("cawalib.results.verdicts.verdicts", lambda runs, split: pd.DataFrame(rows))
+    assert both_halves([], "test").splitlines()[1] == (
+        f"- rare: {answer} (tail +10.0 [+5.0, +15.0], {tail}; pixel accuracy +20.0 [+15.0, +25.0], {accuracy})")
+
+
 def test_the_claim_in_one_sentence(tmp_path):
     told = both_halves(three(tmp_path, gain=0.3), "test")
     # 3 metrics at 3 named points, 2 in 4 questions of equal accuracy and curves, 3 of the fitted line beside 3 others
@@ -50,9 +87,18 @@ def test_tables_show_what_there_is(tmp_path):
     assert ("cross entropy", "as trained") in table.index and ("CAWA", "accurate") in table.index
     assert ("cross entropy", "balanced") not in table.index
     assert table.at[("CAWA", "rare"), "calibration error"] == "10.0 ± 0.0"
+    assert table.at[("CAWA", "accurate"), "calibration error"] == "5.0 ± 0.0"
+    for run in runs:
+        run.metrics["splits"]["test"]["decision"]["calibration_error"]["0"] = 0.1 + 0.01 * run.config.seed
+    spread = points_table(runs, "test").at[("CAWA", "rare"), "calibration error"]
+    assert spread == f"11.5 ± {np.std([0, 1, 2, 3], ddof=1):.1f}"
     assert table.at[("CAWA", "balanced"), "calibration error"] == "" and table.at[("CAWA", "accurate"), "seeds"] == "4"
     text = questions_table(runs, "test")
     assert text.columns.tolist() == ["", "first", "minus", "metric", "seeds", "difference", "p", "p, Holm", "verdict"]
+    found = verdicts(runs, "test")
+    for column, name in (("p", "p"), ("p_holm", "p, Holm")):
+        assert text[name].tolist() == ["–" if np.isnan(p) else "<.001" if p < 0.001 else f"{p:.3f}"
+                                       for p in found[column]]
     assert questions_table([run for run in runs if run.label != "cross entropy"], "test").empty
 
 
@@ -75,3 +121,10 @@ def test_means_over_comparisons(tmp_path):
     assert row["mean"] == (f"{100 * np.mean([one['difference'] for one in found]):+.1f} [{100 * interval.low:+.1f}, "
                            f"{100 * interval.high:+.1f}]").replace("-", "−")
     assert row["comparisons"] == "3"
+    further = pooled_from([one | {"pairs": 4} for one in map(dict, found)])
+    assert row["in a further one"] == f"[{100 * further.predicted_low:+.1f}, {100 * further.predicted_high:+.1f}]" \
+        .replace("-", "−")
+    # what one comparison alone answers is not pooled
+    fewer = {"all": groups["0.1"], "two": [run for run in groups["0.2"] if run.label != "inverse square root"]}
+    firsts = pooled_table(fewer, "test")[["first", "minus"]].to_numpy().ravel()
+    assert "CAWA, rare" in firsts and not any("inverse" in side for side in firsts)
