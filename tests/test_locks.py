@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cawalib.runs import RunError, alone
+from cawalib.runs import RunError, alone, claim
 
 HOLDER = """
 import sys
@@ -51,3 +51,28 @@ def test_a_place_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
     with pytest.raises(RunError, match="cannot be locked for study 'tiny' .FileSystem does not app"):
         alone(tmp_path, "tiny")
+
+
+# ---------------------------------------------------------------- one process a run
+
+def test_a_run_is_written_by_one_and_given_free_whatever_happens(tmp_path):
+    folder = tmp_path / "run"
+    with claim(folder):
+        (folder / "written").touch()
+        with pytest.raises(RunError, match="run folder .*run: another process is writing this run"), claim(folder):
+            pass
+    with pytest.raises(ValueError) as kept, claim(folder):  # the error keeps all that its call held
+        raise ValueError
+    with claim(folder):
+        assert kept and (folder / "written").exists()
+    assert (folder / "written").exists()
+
+
+def test_a_run_refused_before_it_began_leaves_no_trace(tmp_path):
+    with claim(tmp_path / "out" / "runs" / "data" / "method" / "hash" / "seed0"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+    (tmp_path / "out" / "runs" / "data" / "other").mkdir(parents=True)
+    with claim(tmp_path / "out" / "runs" / "data" / "method" / "hash" / "seed0"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "runs", "data", "other"]

@@ -72,6 +72,13 @@ def test_survey_by_hand(root):
     assert found.together.sum() == expected.sum()
     assert found.sizes == {"3x2": 3} and found.all_pixels == 18
     assert found.void_share == pytest.approx(5 / 18)
+    table = found.statistics.table()
+    assert table.index[:4].tolist() == ["building", "sky", "pole", "road"]  # most pixels first, of 13
+    assert table["share of pixels (%)"][:4].tolist() == [38.4615, 23.0769, 23.0769, 15.3846]
+    assert table["share of images (%)"][:4].tolist() == [33.3, 66.7, 33.3, 33.3]
+    order = ["sky", "building", "pole", "road", *found.statistics.classes[4:]]  # by images; by pixels building is first
+    assert found.statistics.groups["images"]["head"] == order[:4]
+    assert found.statistics.groups["pixels"]["head"] == ["building", "sky", "pole", "road"]
 
 
 def test_survey_is_the_same_from_processes_and_is_found_again(root, large, tmp_path):
