@@ -213,6 +213,8 @@ def test_val_as_test_chooses_on_a_share_of_train(tmp_path):
         settings = {"val_is_test": True, "val_fraction": fraction, "split_seed": seed}
         return load.list_datasets(DataConfig(dataset="cityscapes", data_root=str(root), **settings))
 
+    official = load.list_datasets(DataConfig(dataset="cityscapes", data_root=str(root)))
+    assert stems(official["train"]) == [f"train{number}" for number in range(8)]  # in the same order everywhere
     found = {split: stems(data) for split, data in splits().items()}
     assert found["test"] == ["val0", "val1"] and splits()["test"].split == "test"
     assert len(found["val"]) == 2 and sorted(found["train"] + found["val"]) == [f"train{number}" for number in range(8)]

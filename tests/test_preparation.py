@@ -25,6 +25,7 @@ from cawalib.datasets.digests import pairs_digest
 from cawalib.datasets.statistics import split_table, survey, survey_path
 from cawalib.files import sha256
 from cawalib.runs import RunConfig
+from cawalib.settings import ConfigError
 
 LABELS = [np.array([[0, 0, 3], [3, 11, 255]]), np.array([[0, 1, 1], [1, 1, 1]]), np.array([[11, 11, 11], [2, 2, 2]])]
 
@@ -119,7 +120,14 @@ def test_a_bit_of_a_jpeg_that_no_decoder_misses_changes_the_digest(tmp_path):
     content[len(content) // 2] ^= 1
     paths[0].write_bytes(content)
     Image.open(paths[0]).load()  # nothing is told
-    assert pairs_digest([paths], b"") != before != pairs_digest([paths], b"another mapping")
+    after = pairs_digest([paths], b"")
+    assert after != before and pairs_digest([paths], b"another mapping") != after
+    shutil.copytree(tmp_path, tmp_path / "moved")
+    moved = [tmp_path / "moved" / path.relative_to(tmp_path) for path in paths]
+    assert pairs_digest([moved], b"") == after  # wherever the data lie
+    assert pairs_digest([(moved[1], moved[0])], b"") != after
+    moved[0].parent.rename(tmp_path / "moved" / "others")
+    assert pairs_digest([(tmp_path / "moved" / "others" / "a.jpg", moved[1])], b"") != after  # but not in other folders
 
 
 def test_large_data_are_read_once_and_again_when_a_file_was_written(root, tmp_path, monkeypatch):
@@ -148,9 +156,12 @@ def test_another_mapping_is_counted_anew(root):
 def test_a_damaged_survey_is_told(root, large, tmp_path):
     dataset = train_split(root)
     survey(dataset, tmp_path)
-    survey_path(dataset, tmp_path).write_text("{")
-    with pytest.raises(DatasetError, match="cannot be read .*delete it"):
-        survey(dataset, tmp_path)
+    path = survey_path(dataset, tmp_path)
+    whole = json.loads(path.read_text())
+    for text in ("{", json.dumps(whole | {"digest": "x"}), json.dumps(whole | {"classes": ["sky"]})):
+        path.write_text(text)
+        with pytest.raises(DatasetError, match="cannot be read .*delete it"):
+            survey(dataset, tmp_path)
 
 
 def test_unknown_labels_are_counted_over_all_files(root, large):
@@ -262,6 +273,7 @@ def test_decoding_goes_on_where_it_stopped(root, large, monkeypatch, tmp_path):
 
     def stop_at_the_second(arrays, path, metadata):
         if len(written) == 1:
+            path.write_bytes(b"half")
             raise KeyboardInterrupt
         written.append(path)
         original(arrays, path, metadata)
@@ -284,9 +296,16 @@ def test_no_room_for_decoded_pairs(root, monkeypatch, tmp_path):
         prepared.write(train_split(root), tmp_path)
 
 
+def of_others(folder, **changes):
+    path = folder / "prepared.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 @pytest.mark.parametrize("damage, words", [
     (lambda folder: (folder / "prepared.json").write_text("{"), "prepared.json: is not what notebook 01 wrote"),
     (lambda folder: (folder / "prepared.json").write_text(json.dumps({"digest": "x"})), "is not what notebook 01"),
+    (lambda folder: of_others(folder, digest="x"), "prepared.json: is not what notebook 01 wrote"),
+    (lambda folder: of_others(folder, pairs=2), "prepared.json: is not what notebook 01 wrote"),
     (lambda folder: (folder / "00000.safetensors").write_bytes(b"x" * 20), "00000.safetensors: cannot be read"),
     (lambda folder: (folder / "00000.safetensors").unlink(), "00000.safetensors: cannot be read"),
 ])
@@ -303,6 +322,19 @@ def test_damaged_decoded_pairs(root, tmp_path, damage, words):
 def preparation_config(root, **settings):
     return preparation.PreparationConfig(dataset="camvid", data_root=str(root), outputs_root=str(root.parent),
                                          prepared_root=str(root.parent / "prepared"), **settings)
+
+
+def test_an_outputs_folder_that_cannot_be_written_is_refused_first(root):
+    (root.parent / "file").touch()
+    with pytest.raises(ConfigError, match="parameter 'outputs_root': .*file is not a folder that can be written"):
+        preparation.PreparationConfig(outputs_root=str(root.parent / "file"))
+
+
+def test_more_than_the_full_release_is_told(root, monkeypatch):
+    known = dataclasses.replace(camvid.DATASET, expected={"train": 2, "val": 1, "test": 1})
+    monkeypatch.setitem(preparation.FILE_DATASETS, "camvid", known)
+    states = preparation.inventory(preparation_config(root))["state"]
+    assert states[:3].tolist() == ["1 pairs more than the full release has", "complete", "complete"]
 
 
 def test_inventory_tells_what_is_missing(root):
@@ -344,6 +376,9 @@ def test_totals(root, monkeypatch):
 
 def test_prepare_writes_what_runs_find(root, large):
     asked = preparation_config(root, decode=True, data_workers=0)
+    small = preparation.prepare(preparation_config(root, decode=True, data_workers=0, short_side=64))
+    assert small["folder"].str.endswith("-short64").all()
+    assert not isinstance(load_datasets(config(root))["train"].read, prepared.PreparedPairs)  # not at this size
     table = preparation.prepare(asked)
     assert table["pairs"].to_dict() == {"train": 3, "val": 1, "test": 1} and (table["GB"] >= 0).all()
     assert isinstance(load_datasets(config(root))["train"].read, prepared.PreparedPairs)
