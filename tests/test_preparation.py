@@ -20,6 +20,7 @@ from cawalib.datasets import (
     load_datasets,
     preparation,
     prepared,
+    processes,
 )
 from cawalib.datasets.digests import pairs_digest
 from cawalib.datasets.statistics import split_table, survey, survey_path
@@ -191,6 +192,34 @@ def test_split_table_knows_sizes_and_void(root):
 def test_nothing_is_written_for_small_data(root):
     load_datasets(config(root))
     assert not (root.parent / "prepared").exists()
+
+
+class PoolOfThisProcess:
+    """As ProcessPoolExecutor is called."""
+
+    def __init__(self, workers, context, start, arguments):
+        start(*arguments)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return False
+
+    def map(self, function, numbers, chunksize):
+        return map(function, numbers)
+
+
+def test_work_comes_back_in_its_order_and_an_ended_process_is_told(monkeypatch):
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", PoolOfThisProcess)
+    assert list(processes.in_processes(lambda number: 3 - number, range(3, 0, -1), 2)) == [0, 1, 2]
+
+    def ended(pool, function, numbers, chunksize):
+        raise processes.BrokenProcessPool
+
+    monkeypatch.setattr(PoolOfThisProcess, "map", ended)
+    with pytest.raises(DatasetError, match="parameter 'data_workers': one of 2 processes was ended"):
+        list(processes.in_processes(abs, range(3), 2))
 
 
 # ---------------------------------------------------------------- size and decoded pairs

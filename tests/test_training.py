@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import numpy as np
 import pandas as pd
@@ -406,12 +407,11 @@ def test_adaptive_weights_beside_another_remedy(data, tmp_path, method):
     assert run.class_weights["weight"].std() > 0.01
 
 
-def test_imagenet_weights_without_network(data, tmp_path, monkeypatch):
-    # the library's own download, with the network taken away
-    from urllib.error import URLError
-
+@pytest.mark.parametrize("error", [URLError("Name or service not known"), OSError("No space left on device")])
+def test_imagenet_weights_without_network(data, tmp_path, monkeypatch, error):
+    # the library's own download, with the network taken away, or the disk full
     def no_network(*args, **kwargs):
-        raise URLError("Name or service not known")
+        raise error
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
