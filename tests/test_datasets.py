@@ -97,6 +97,8 @@ def cut_off(folder):
     (lambda folder: (folder / "train" / "a.png").unlink(),
      "trainannot/a.png: label without its image, expected one of the same name in .*train$"),
     (other_size, "trainannot/a.png: labels are 32x12, its image a.png is 32x24"),
+    (lambda folder: Image.fromarray(np.zeros((24, 16), np.uint8)).save(first_label(folder)),
+     "trainannot/a.png: labels are 16x24, its image a.png is 32x24"),
     (unknown_value, r"trainannot/a.png: found label value 17 \(768 pixels\), expected one of the 11 classes"),
     (colour_label, "trainannot/a.png: found 3 dimensions"),
     (sixteen_bits, "trainannot/a.png: found labels of type uint16, expected 8 bits"),
