@@ -58,6 +58,8 @@ def test_hash_is_of_what_is_computed():
     same = base.replace(seed=5, data_root="/elsewhere", prepared_root="/other", outputs_root="/there", device="cpu",
                         data_workers=3)
     assert base.hash == same.hash and base.folder != same.folder
+    assert RunConfig(epochs=3).replace(seed=2) == RunConfig(epochs=3, seed=2)
+    assert base.name == "streets/cawa/44136fa355/seed0" and same.name == "streets/cawa/44136fa355/seed5"
     changes = {"epochs": 11, "score_source": "prediction", "pseudo_mask_threshold": 0.4, "imbalance": 10,
                "augment": False}
     hashes = {base.replace(**{name: value}).hash for name, value in changes.items()} | {base.hash}

@@ -10,7 +10,14 @@ import torch
 from cawalib.datasets.base import SegmentationDataset
 from cawalib.datasets.statistics import ClassStatistics, survey
 from cawalib.runs import RunConfig
-from cawalib.training import EvaluationImages, SegmentationModel, build_accelerator, evaluate, sample_predictions
+from cawalib.training import (
+    EvaluationImages,
+    SegmentationModel,
+    build_accelerator,
+    evaluate,
+    sample_predictions,
+    whole_logits,
+)
 from cawalib.training.evaluation import _richest_in_tail, slide
 from cawalib.training.transforms import augment, random_crop
 
@@ -30,12 +37,19 @@ def test_windows_overlap_by_a_quarter_and_are_averaged():
     places, number = [], iter(range(100))
 
     def forward(window):
+        """As many as the number of the window."""
         places.append(tuple(window.shape[-2:]))
         return torch.full((1, 1, *window.shape[-2:]), float(next(number)))
 
     found = slide(forward, torch.zeros(1, 3, 32, 112), (32, 64))[0, 0]
     assert places == [(32, 64)] * 2  # from 0 and from 48
     expected = torch.cat([torch.zeros(48), torch.full((16,), 0.5), torch.ones(48)])
+    torch.testing.assert_close(found[0], expected)
+    number = iter(range(100))
+    config = RunConfig(image_height=32, image_width=64, evaluation="slide")
+    found = whole_logits(forward, torch.zeros(1, 3, 32, 160), config)[0, 0]
+    assert places == [(32, 64)] * 5  # from 0, 48 and 96
+    expected = torch.tensor([0.0] * 48 + [0.5] * 16 + [1.0] * 32 + [1.5] * 16 + [2.0] * 48)
     torch.testing.assert_close(found[0], expected)
 
 

@@ -91,7 +91,7 @@ class Stop:
 @pytest.mark.parametrize("stop_after, changes", [
     (3, {}), (6, {}), (10, {"method": "recall"}), (3, {"network": "pspnet"}),
     (5, {"held_out_share": 0.25, "feedback_images": 4}), (7, {"method": "rare_class_sampling"})])
-def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, stop_after, changes):
+def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, capsys, stop_after, changes):
     whole = train(settings(data, tmp_path / "whole", **changes))
     broken = settings(data, tmp_path / "broken", **changes)
     with monkeypatch.context() as patch:
@@ -103,6 +103,7 @@ def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, stop_
     assert not (broken.folder / "metrics.json").exists()
     torch.manual_seed(1234)  # whatever happened in between must not matter
     assert results(train(broken)) == results(whole)
+    assert f"Going on after epoch {state['epoch']}, batch {state['batch']}: " in capsys.readouterr().out
 
 
 class _context:
@@ -307,6 +308,18 @@ def test_signals_ask_to_stop_and_are_given_back(first):
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+def test_every_step_and_seed_scores_other_held_out_images(bare, monkeypatch):
+    asked, read = [], training.TrainingImages.__getitems__
+    monkeypatch.setattr(training.TrainingImages, "__getitems__",
+                        lambda images, items: asked.append(tuple(items)) or read(images, items))
+    for seed in (0, 1):
+        run = bare(method="cawa", held_out_share=0.5, feedback_images=3, seed=seed)  # three of six
+        for run.batch in (0, 1, 2, 3, 0):
+            loop._feedback(run, None, None, None, None)
+    assert all(len(set(items)) == 3 for items in asked)
+    assert len(set(asked[:4])) > 2 and asked[4] == asked[0] and asked[:5] != asked[5:]
 
 
 def test_the_digest_of_a_run_is_of_the_contents_of_all_its_splits(made_up):
