@@ -310,6 +310,15 @@ def test_signals_ask_to_stop_and_are_given_back(first):
             signal.signal(number, handler)
 
 
+def test_a_line_is_fitted_to_training_images_whatever_is_judged(bare, made_up, monkeypatch):
+    run, seen = bare(), []
+    run.datasets["val"] = replace(made_up, split="val")
+    monkeypatch.setattr(loop, "move_line", lambda network, dataset, *rest: seen.append(dataset.split) or "the line")
+    monkeypatch.setattr(loop, "evaluate", lambda network, dataset, *rest: (dataset.split, rest[-1]))
+    assert [loop.judged(run, split) for split in ("val", "train")] == [("val", "the line"), ("train", "the line")]
+    assert seen == ["train"]  # once
+
+
 def test_every_step_and_seed_scores_other_held_out_images(bare, monkeypatch):
     asked, read = [], training.TrainingImages.__getitems__
     monkeypatch.setattr(training.TrainingImages, "__getitems__",
