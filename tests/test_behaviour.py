@@ -177,7 +177,7 @@ def test_faults_are_noticed(fault, case, tmp_path, monkeypatch):
 
 def test_only_runs_that_a_case_speaks_for_go_stale(monkeypatch):
     plain, focal = RunConfig(method="none"), RunConfig(method="focal")
-    ours, other = RunConfig(score_source="prediction"), RunConfig(weight_power=2.0, network="unet")
+    ours, other = RunConfig(score_source="prediction"), RunConfig(weight_power=3.0, network="unet")
     recorded = {config: versions(config) for config in (plain, focal, ours, other)}
     assert recorded[plain].keys() == {EVERY_RUN}
     assert recorded[ours].keys() == {EVERY_RUN, "method cawa", "score_source prediction"}

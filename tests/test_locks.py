@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import filelock
 import pytest
 
 from cawalib.runs import RunError, alone, claim
@@ -53,19 +54,42 @@ def test_a_place_that_cannot_be_locked_is_named(tmp_path, monkeypatch):
         alone(tmp_path, "tiny")
 
 
+def test_a_study_is_waited_for_and_others_are_not(tmp_path, monkeypatch):
+    asked = []
+
+    def acquire(lock, blocking=True):
+        asked.append((lock.lock_file, blocking))
+        if not blocking:
+            raise filelock.Timeout(lock.lock_file)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    for study in ("tiny", "other"):
+        alone(tmp_path, study)
+    assert [blocking for _, blocking in asked] == [False, True, False, True] and len(set(dict(asked))) == 2
+
+
 # ---------------------------------------------------------------- one process a run
 
-def test_a_run_is_written_by_one_and_given_free_whatever_happens(tmp_path):
+@pytest.fixture
+def kept(monkeypatch):
+    """Keeps every lock object, so that none is given free because nobody has it any more."""
+    kept, make = [], filelock.FileLock
+    monkeypatch.setattr(filelock, "FileLock", lambda *place, **options: kept.append(make(*place, **options)) or kept[-1])
+    return kept
+
+
+def test_a_run_is_written_by_one_and_given_free_whatever_happens(tmp_path, kept):
     folder = tmp_path / "run"
     with claim(folder):
         (folder / "written").touch()
         with pytest.raises(RunError, match="run folder .*run: another process is writing this run"), claim(folder):
             pass
-    with pytest.raises(ValueError) as kept, claim(folder):  # the error keeps all that its call held
+    with pytest.raises(ValueError), claim(folder):
         raise ValueError
     with claim(folder):
-        assert kept and (folder / "written").exists()
-    assert (folder / "written").exists()
+        assert len(kept) == 4
+    # the lock stays: whoever waits has this file open, and another one would let two in
+    assert {path.name for path in folder.iterdir()} == {"written", ".lock"}
 
 
 def test_a_run_refused_before_it_began_leaves_no_trace(tmp_path):
