@@ -74,7 +74,7 @@ def test_a_study_is_waited_for_and_others_are_not(tmp_path, monkeypatch):
 def kept(monkeypatch):
     """Keeps every lock object, so that none is given free because nobody has it any more."""
     kept, make = [], filelock.FileLock
-    monkeypatch.setattr(filelock, "FileLock", lambda *place, **options: kept.append(make(*place, **options)) or kept[-1])
+    monkeypatch.setattr(filelock, "FileLock", lambda *place, **named: kept.append(make(*place, **named)) or kept[-1])
     return kept
 
 
