@@ -1,7 +1,10 @@
 """A study's runs in one file: nothing is lost, and a figure drawn from it is the figure drawn from the run folders."""
 
+import base64
 import dataclasses
 import gzip
+import io
+import os
 import sqlite3
 
 import numpy as np
@@ -14,7 +17,8 @@ from cawalib.runs import RunError, load_run, read_archive, unpack, write_archive
 
 
 def test_what_comes_back_is_what_went_in(tmp_path):
-    runs = [make_run(tmp_path, "plain", method="none"), make_run(tmp_path, seed=1, iou=[0.9, 0.5, np.nan, 0, 0.1])]
+    runs = [make_run(tmp_path, "plain", method="none"), make_run(tmp_path, seed=1, iou=[0.9, 0.5, np.nan, 0, 0.1]),
+            make_run(tmp_path, "plain", seed=2, method="none")]
     write_archive(tmp_path / "runs.jsonl.gz", [*runs, runs[0]], {runs[1].config.name})
     found = read_archive(tmp_path / "runs.jsonl.gz")
     assert list(found) == sorted(run.config.name for run in runs)  # one that stands there twice is there once
@@ -34,8 +38,33 @@ def test_what_comes_back_is_what_went_in(tmp_path):
     for name in ("history.csv", "class_weights.csv"):
         assert (again.folder / name).read_text() == (runs[1].folder / name).read_text()
     before = (tmp_path / "runs.jsonl.gz").read_bytes()
+    assert before[4:8] == bytes(4)  # gzip's time of writing: the same runs, the same bytes
     write_archive(tmp_path / "runs.jsonl.gz", list(found.values()), {runs[1].config.name})
     assert (tmp_path / "runs.jsonl.gz").read_bytes() == before
+
+
+def test_an_archive_half_written_leaves_the_one_of_before(tmp_path, monkeypatch):
+    path, run = tmp_path / "runs.jsonl.gz", make_run(tmp_path)
+    write_archive(path, [run])
+    before = path.read_bytes()
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_archive(path, [run], {run.config.name})
+    assert path.read_bytes() == before
+
+
+def test_pictures_hold_no_pickle(tmp_path):
+    write_archive(tmp_path / "runs.jsonl.gz", [make_run(tmp_path)])
+    [run] = read_archive(tmp_path / "runs.jsonl.gz").values()
+    stranger = io.BytesIO()
+    np.savez(stranger, images=np.array([{"a": 1}], dtype=object))
+    run.line["samples"] = base64.b64encode(stranger.getvalue()).decode()
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        run.samples["images"]
 
 
 def test_anybody_reads_it_with_pandas(tmp_path):

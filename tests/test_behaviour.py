@@ -4,47 +4,126 @@ import dataclasses
 import importlib.metadata
 import json
 import math
+import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from segmentation_models_pytorch.encoders import get_encoder
 from synthetic_runs import raise_version
 
-from cawalib.runs import RunConfig, behaviour, outdated, provenance, read_archive, versions
+from cawalib.datasets import load
+from cawalib.runs import PLACE_FIELDS, RunConfig, behaviour, outdated, provenance, read_archive, versions
 from cawalib.runs.behaviour import CASES, EVERY_RUN, about, name_of
 from cawalib.settings import METHODS
+from cawalib.training import models, tiny_runs
 from cawalib.training import run as training_run
-from cawalib.training import tiny_runs
 
 ROOT = Path(__file__).resolve().parents[1]
-# no case of their own: every tiny run sets them, or they say where and how long, or need what is not at hand
-ELSEWHERE = {"dataset", "data_root", "prepared_root", "outputs_root", "image_height", "image_width", "epochs",
-             "batch_size", "learning_rate", "validate_every", "seed", "device", "data_workers", "smoke", "compile",
-             "imbalance", "rare_classes", "val_is_test", "val_fraction", "split_seed",  # which images: the data digest
-             "encoder", "encoder_weights", "initial_weights"}  # with its network; weights are a checked file
+STREETS, NO_LISTS = {"dataset": "streets"}, {"data_root": "no lists"}
+ENCODER = {"batch_size": 16, "network": "pspnet", "encoder": "mobilenet_v2"}
+# settings without a case: every tiny run sets them, or they say where and how long, or which images (the data digest),
+# or need what is not at hand. The last one is what is changed; places are below the folder of the tiny runs.
+OTHERS = tuple({"epochs": 1} | settings for settings in (
+    {"epochs": 2}, {"batch_size": 8}, {"learning_rate": 0.001}, {"seed": 4}, {"smoke": True}, {"image_height": 64},
+    {"image_width": 96}, STREETS, STREETS | {"imbalance": 10.0}, STREETS | {"rare_classes": "easy"},
+    {"dataset": "cityscapes", "data_root": "cities", "val_is_test": True}, NO_LISTS | {"val_fraction": 0.4},
+    NO_LISTS | {"split_seed": 1}, ENCODER, ENCODER | {"encoder_weights": "imagenet"},
+    {"initial_weights": "start.safetensors"}, {"epochs": 2, "validate_every": 1}, {"data_root": "elsewhere"},
+    {"prepared_root": "elsewhere"}, {"outputs_root": "elsewhere"}, {"device": "auto"}, {"data_workers": 1},
+    {"compile": True}))
+PLACES = ("data_root", "prepared_root", "outputs_root", "initial_weights")
+# What changes with a setting: what the finished network is judged by or on, and not the network; or no number at all.
+# With every other one, something that is learned changes.
+JUDGED = {"validate_every", "evaluation", "evaluate_test", "other_decisions", "ranked"}
+NOTHING = {"data_root", "prepared_root", "outputs_root", "device", "data_workers", "compile"}
+LEARNED = {"train_loss", "learning_rate", "weight", "score", "updates", "parameters"}  # of `tiny_runs.numbers`
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    return tiny_runs.measure(tmp_path_factory.mktemp("tiny"))
+def tiny(tmp_path_factory):
+    """Settings -> numbers of their tiny run and all its metrics; each is trained once, when it is asked for."""
+    root, kept = tmp_path_factory.mktemp("tiny"), {}
+    write_data(root)
+
+    def found(settings):
+        settings = CASES[0] | settings
+        key = json.dumps(settings, sort_keys=True)
+        if key not in kept:
+            if settings.get("score_source") in ("frozen", "permuted"):
+                found({"method": "cawa"})  # whose last weights are kept
+            # others have a folder of their own, so that none is read back
+            places = {} if settings in CASES else {"outputs_root": str(root / f"outputs {len(kept)}")}
+            places |= {name: str(root / settings[name]) for name in PLACES if name in settings}
+            if "initial_weights" in settings:
+                tiny_runs.make(CASES[0] | {"epochs": 1}, root).export(root / settings["initial_weights"])
+            run = tiny_runs.make(settings | places, root)
+            kept[key] = tiny_runs.numbers(run), json.dumps(run.metrics["splits"])
+        return kept[key]
+
+    return found
 
 
-def test_the_code_computes_what_it_did(found):
-    assert tiny_runs.differences(found, behaviour.table()) == {}, \
+def write_data(root):
+    """The scenes of the tiny runs; the same elsewhere, without lists, and as Cityscapes has them."""
+    tiny_runs.write_scenes(root / "data")
+    shutil.copytree(root / "data", root / "elsewhere")
+    shutil.copytree(root / "data", root / "no lists", ignore=shutil.ignore_patterns("*.txt"))
+    train_ids = [10, 0, 8, 13, 7, *range(5, 256)]  # of sky, road, vegetation, car and traffic sign
+    for split in ("train", "val"):
+        for own in ("images", "annotations"):
+            (root / "cities" / own / split).mkdir(parents=True)
+        for path in (root / "data" / "images").glob(f"{split}*.png"):
+            shutil.copy(path, root / "cities" / "images" / split / path.name)
+            masks = Image.open(root / "data" / "masks" / path.name).point(train_ids)
+            masks.save(root / "cities" / "annotations" / split / f"{path.stem}_gtFine_labelTrainIds.png")
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_the_code_computes_what_it_did(tiny, case):
+    assert tiny_runs.differences({name_of(case): tiny(case)[0]}, behaviour.table()) == {}, \
         "on purpose? then: python -m cawalib.training.tiny_runs --accept"
 
 
-def test_every_setting_has_a_case_and_arrives(found):
-    covered = {about(case) for case in CASES}
-    assert covered | ELSEWHERE == {field.name for field in dataclasses.fields(RunConfig)} and not covered & ELSEWHERE
+def test_every_setting_has_a_case_or_a_value():
+    covered, others = {about(case) for case in CASES}, {about(settings) for settings in OTHERS}
+    assert covered | others == {field.name for field in dataclasses.fields(RunConfig)} and not covered & others
     assert {case["method"] for case in CASES if "method" in case} == set(METHODS)
-    table = {name: {"numbers": numbers} for name, numbers in found.items()}
-    for case in CASES[1:]:
-        without = {name: value for name, value in case.items() if name != about(case)}
-        other = next((name_of(known) for known in CASES if known == without), EVERY_RUN)
-        told = tiny_runs.differences({name_of(case): found[name_of(case)]}, {name_of(case): table[other]})
-        assert told, f"{name_of(case)} comes out as {other}"
+
+
+def test_a_run_is_named_by_every_setting_but_its_place():
+    for settings in [*CASES, *OTHERS]:
+        without = {name: value for name, value in settings.items() if name != about(settings)}
+        if "short_side" not in without:  # which asks for an evaluation
+            one, other = (RunConfig(**behaviour.BASE | some) for some in (settings, without))
+            assert (one.hash == other.hash) == (about(settings) in PLACE_FIELDS or one == other), about(settings)
+
+
+@pytest.mark.parametrize("settings", [*CASES[1:], *OTHERS], ids=name_of)
+def test_a_setting_changes_what_it_should_and_nothing_else(tiny, settings, monkeypatch):
+    monkeypatch.setattr(load, "STREETS_COUNTS", {"train": 8, "val": 2, "test": 2})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "compile", lambda network: network)  # see test_compiled_network
+    monkeypatch.setattr(models, "_packaged_weights", lambda: {
+        name: part.float().abs().add(0.01).to(part.dtype) for name, part in get_encoder("mobilenet_v2", weights=None)
+        .state_dict().items()})
+    without = {name: value for name, value in settings.items() if name != about(settings)}
+    alone = settings in OTHERS or without in CASES  # a few cases are not a step from another one
+    (found, metrics), (before, metrics_before) = tiny(settings), tiny(without if alone else CASES[0])
+    changed = {name for name, values in found.items()
+               if not np.array_equal(values, before[name], equal_nan=True)}
+    if about(settings) in NOTHING:
+        assert not changed and metrics == metrics_before
+    elif about(settings) in JUDGED and alone:
+        assert changed and not changed & LEARNED
+    else:
+        assert changed & LEARNED
+    if settings in CASES:  # and by more than rounding
+        table = {name_of(settings): {"numbers": before}}
+        assert tiny_runs.differences({name_of(settings): found}, table)
 
 
 # ---------------------------------------------------------------- faults that must be noticed
@@ -98,7 +177,7 @@ def test_faults_are_noticed(fault, case, tmp_path, monkeypatch):
 
 def test_only_runs_that_a_case_speaks_for_go_stale(monkeypatch):
     plain, focal = RunConfig(method="none"), RunConfig(method="focal")
-    ours, other = RunConfig(score_source="prediction"), RunConfig(weight_power=2.0, network="unet")
+    ours, other = RunConfig(score_source="prediction"), RunConfig(weight_power=3.0, network="unet")
     recorded = {config: versions(config) for config in (plain, focal, ours, other)}
     assert recorded[plain].keys() == {EVERY_RUN}
     assert recorded[ours].keys() == {EVERY_RUN, "method cawa", "score_source prediction"}
@@ -117,12 +196,15 @@ def test_only_runs_that_a_case_speaks_for_go_stale(monkeypatch):
     first = behaviour.table() | {"method cawa": {"version": 1}, "score_source prediction": {"version": 1}}
     monkeypatch.setattr(behaviour, "table", lambda: first)
     assert outdated(ours, {"behaviour": {EVERY_RUN: first[EVERY_RUN]["version"]}}) == []
+    first["method cawa"] = {"version": 2}  # and is changed after
+    assert outdated(ours, {"behaviour": {EVERY_RUN: first[EVERY_RUN]["version"]}}) == ["method cawa"]
 
 
 def test_what_automatic_precision_came_to_counts(monkeypatch):
     """On a GPU, "auto" is bf16: then the case of bf16 speaks for the run."""
     config = RunConfig(method="none")
     made = provenance.environment(config, "a GPU", "bf16", "d" * 64)
+    assert (made["device_type"], made["precision"]) == ("cuda", "bf16")
     assert made["behaviour"].keys() == {EVERY_RUN, "mixed_precision bf16"}
     raise_version(monkeypatch, "mixed_precision bf16")
     assert outdated(config, made) == ["mixed_precision bf16"]
@@ -199,11 +281,13 @@ def test_the_commit_of_this_repository_says_what_is_uncommitted(tmp_path, monkey
     assert provenance.commit(tmp_path) == commit + "+uncommitted"
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as within a hook of another repository
     assert provenance.commit(tmp_path) == commit + "+uncommitted"
+    monkeypatch.setenv("PATH", str(tmp_path))  # a machine without git
+    assert provenance.commit(tmp_path) == ""
 
 
 def test_what_a_run_records(tmp_path):
     made = provenance.environment(RunConfig(), "CPU, 1 thread", "no", "d" * 64)
-    assert made["version"] == importlib.metadata.version("cawalib")
+    assert made["version"] == importlib.metadata.version("cawalib") and made["device_type"] == "cpu"
     assert made["behaviour"] == versions(RunConfig()) and made["data_digest"] == "d" * 64
     assert str(ROOT) not in json.dumps(made)
 

@@ -1,9 +1,18 @@
 """Settings: one line per mistake, naming the parameter; the hash; studies."""
 
+import dataclasses
+
 import pytest
 
-from cawalib.runs import RunConfig, config_from, group_folder, load_study
-from cawalib.settings import ConfigError
+from cawalib.runs import PLACE_FIELDS, SHARED_FIELDS, RunConfig, config_from, group_folder, load_study
+from cawalib.settings import METHODS, ConfigError, MethodConfig
+
+DEFAULTS = {"pseudo_mask_threshold": 0.5, "score_stride": 2, "absent_images": "count", "exclusive_masks": False,
+            "score_parts": "iou,dice,precision,recall", "score_momentum": 0.95, "weight_terms": "basic*ratio",
+            "update_every": 1, "feedback_images": 8, "cam_kind": "grad_cam", "weight_power": 1.0,
+            "frequency_prior": 0.0, "warmup_epochs": 0, "cooldown_epochs": 0, "held_out_share": 0.0, "focal_gamma": 2.0,
+            "ohem_threshold": 0.7, "tversky_beta": 0.7, "cross_entropy_share": 0.0, "logit_adjustment_tau": 1.0,
+            "logit_variation_sigma": 4.0, "sampling_temperature": 0.01, "line_source": "weights"}
 
 
 @pytest.mark.parametrize("settings, words", [
@@ -16,6 +25,8 @@ from cawalib.settings import ConfigError
     ({"learning_rate": -0.1}, "parameter 'learning_rate': found -0.1, expected"),
     ({"learning_rate": float("nan")}, "parameter 'learning_rate': found nan, expected"),
     ({"pseudo_mask_threshold": 1.5}, "parameter 'pseudo_mask_threshold'"),
+    ({"dataset": ""}, "parameter 'dataset': found ''; expected one of streets"),
+    ({"image_width": 100}, "parameter 'image_width': found 100, expected a multiple of 32"),
     ({"image_height": 100}, "parameter 'image_height': found 100, expected a multiple of 32"),
     ({"network": "pspnet", "batch_size": 1}, "parameter 'batch_size': found 1, expected at least 2"),
     ({"scale_min": 3.0}, "parameter 'scale_min': found 3.0, above scale_max 2.0"),
@@ -48,14 +59,37 @@ def test_hash_is_of_what_is_computed():
     same = base.replace(seed=5, data_root="/elsewhere", prepared_root="/other", outputs_root="/there", device="cpu",
                         data_workers=3)
     assert base.hash == same.hash and base.folder != same.folder
+    assert RunConfig(epochs=3).replace(seed=2) == RunConfig(epochs=3, seed=2)
+    assert base.name == "streets/cawa/44136fa355/seed0" and same.name == "streets/cawa/44136fa355/seed5"
     changes = {"epochs": 11, "score_source": "prediction", "pseudo_mask_threshold": 0.4, "imbalance": 10,
                "augment": False}
     hashes = {base.replace(**{name: value}).hash for name, value in changes.items()} | {base.hash}
     assert len(hashes) == len(changes) + 1
     assert RunConfig(imbalance=1000).hash == base.hash  # an int where a float is meant
     # a notebook that begins with streets keeps its imbalance when another dataset is named: there it means nothing
-    assert RunConfig(dataset="camvid", imbalance=100.0) == RunConfig(dataset="camvid")
+    assert RunConfig(dataset="camvid", imbalance=100.0, rare_classes="easy") == RunConfig(dataset="camvid")
     assert base.hash == "44136fa355"  # SHA-256 of "{}": nothing differs from the defaults
+
+
+def test_defaults_are_those_of_the_method():
+    """METHOD.md, sections 2, 3, Feedback and Competitors."""
+    found = dataclasses.asdict(RunConfig())
+    assert {name: found[name] for name in DEFAULTS} == DEFAULTS
+    assert METHODS["inverse_sqrt_dice"] == ("inverse_sqrt", "cross_entropy_and_dice", "uniform")
+    assert METHODS["cawa_rare_class_sampling"] == ("cawa", "cross_entropy", "rare_classes")
+    assert [name for name in ("cam", "frozen", "permuted", "shuffled") if RunConfig(score_source=name).keeps_weights] \
+        == ["frozen", "permuted"]
+
+
+def test_the_ends_of_a_range_are_in_it():
+    low = RunConfig(epochs=1, batch_size=1, score_stride=1, weight_decay=0.0, score_momentum=0.0, held_out_share=0.5)
+    assert (low.epochs, low.held_out_share) == (1, 0.5)
+
+
+def test_what_runs_must_share_to_be_compared():
+    theirs = {field.name for field in dataclasses.fields(MethodConfig)} | set(PLACE_FIELDS) | {
+        "validate_every", "evaluate_test", "other_decisions", "ranked", "mixed_precision"}
+    assert set(SHARED_FIELDS) == {field.name for field in dataclasses.fields(RunConfig)} - theirs
 
 
 def test_changed_settings_make_the_run_again():

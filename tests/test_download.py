@@ -407,6 +407,10 @@ def test_ade20k_from_a_server_that_breaks(server, tmp_path, capsys):
     times = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     preparation.obtain(config(root, "ade20k", download=True), dataset)
     assert len(server.requests) == 2 and {path: path.stat().st_mtime_ns for path in root.rglob("*")} == times
+    for count, words in ((2, "Nothing to fetch"), (3, "unpacked before")):  # a split that is whole is not all of it
+        capsys.readouterr()
+        preparation.obtain(config(root, "ade20k"), dataclasses.replace(dataset, expected={"train": 2, "val": count}))
+        assert words in capsys.readouterr().out
 
 
 def test_cityscapes_archives_by_hand(tmp_path):

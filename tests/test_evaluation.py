@@ -8,10 +8,17 @@ import pytest
 import torch
 
 from cawalib.datasets.base import SegmentationDataset
-from cawalib.datasets.statistics import survey
+from cawalib.datasets.statistics import ClassStatistics, survey
 from cawalib.runs import RunConfig
-from cawalib.training import EvaluationImages, SegmentationModel, build_accelerator, evaluate, sample_predictions
-from cawalib.training.evaluation import slide
+from cawalib.training import (
+    EvaluationImages,
+    SegmentationModel,
+    build_accelerator,
+    evaluate,
+    sample_predictions,
+    whole_logits,
+)
+from cawalib.training.evaluation import _richest_in_tail, slide
 from cawalib.training.transforms import augment, random_crop
 
 
@@ -30,12 +37,19 @@ def test_windows_overlap_by_a_quarter_and_are_averaged():
     places, number = [], iter(range(100))
 
     def forward(window):
+        """As many as the number of the window."""
         places.append(tuple(window.shape[-2:]))
         return torch.full((1, 1, *window.shape[-2:]), float(next(number)))
 
     found = slide(forward, torch.zeros(1, 3, 32, 112), (32, 64))[0, 0]
     assert places == [(32, 64)] * 2  # from 0 and from 48
     expected = torch.cat([torch.zeros(48), torch.full((16,), 0.5), torch.ones(48)])
+    torch.testing.assert_close(found[0], expected)
+    number = iter(range(100))
+    config = RunConfig(image_height=32, image_width=64, evaluation="slide")
+    found = whole_logits(forward, torch.zeros(1, 3, 32, 160), config)[0, 0]
+    assert places == [(32, 64)] * 5  # from 0, 48 and 96
+    expected = torch.tensor([0.0] * 48 + [0.5] * 16 + [1.0] * 32 + [1.5] * 16 + [2.0] * 48)
     torch.testing.assert_close(found[0], expected)
 
 
@@ -76,6 +90,32 @@ def test_images_of_any_size_are_judged_at_their_own(mode, short_side):
     assert on[inside].mean() > 200
 
 
+def test_networks_are_judged_and_pictured_in_evaluation_mode():
+    flags = []
+
+    class Watched(Pixelwise):
+        def features(self, images):
+            flags.append(self.training)
+            return super().features(images)
+
+    dataset, config = coloured_squares([(32, 64)] * 2), RunConfig(image_height=32, image_width=64, device="cpu")
+    model = Watched().train()
+    for judge in (evaluate, sample_predictions):
+        judge(model, dataset, dataset.survey.statistics, config, build_accelerator(config))
+        assert flags and not any(flags) and model.training
+        flags.clear()
+
+
+def test_samples_are_the_images_with_the_most_pixels_of_tail_classes():
+    shares = (0, 20, 10, 50, 30, 5)  # pixels of the rarest class, of 100
+    pairs = [(np.zeros((10, 10, 3), np.uint8), np.r_[[2] * share, [0] * (100 - share)].astype(np.uint8).reshape(10, 10))
+             for share in shares]
+    read = partial(list.__getitem__, pairs)
+    dataset = SegmentationDataset("test", "val", tuple("abc"), ((0, 0, 0),) * 3, 6, read, "")
+    statistics = ClassStatistics(tuple("abc"), np.array([900, 90, 10]), np.array([9, 9, 3]), np.full(3, 900), 9)
+    assert _richest_in_tail(dataset, statistics).tolist() == [3, 4, 1, 2]
+
+
 def test_whole_images_keep_their_proportions():
     dataset = coloured_squares([(48, 96), (60, 48)])
     config = RunConfig(evaluation="whole", short_side=32)
@@ -98,6 +138,17 @@ def test_no_class_above_its_share_of_a_crop():
     # by hand: of the 193 places, the 33 from 152 to 184 hold at most 75 % of one class; drawn ten times at most
     assert both[1.0] == pytest.approx(1 - 33 / 193, abs=0.1)
     assert both[0.75] == pytest.approx((1 - 33 / 193) ** 10, abs=0.1)
+
+
+def test_void_is_left_out_of_the_share_of_a_crop():
+    labels = torch.full((64, 256), 255, dtype=torch.uint8)
+    labels[:, ::8], labels[:, 1::8] = 0, 1  # three quarters void, of the rest half and half
+    image = torch.arange(256, dtype=torch.uint8).expand(3, 64, -1)
+    first = []
+    for limit in (1.0, 0.6):
+        torch.manual_seed(2)
+        first.append(random_crop(image, labels, (64, 64), limit)[0])
+    assert torch.equal(*first)  # no crop was drawn again
 
 
 def test_void_does_not_count_as_a_class_of_a_crop():

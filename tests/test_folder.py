@@ -334,6 +334,7 @@ def named_in_bytes(root):
     (masks(SMALL_IDS, "name,colour\na,1 2 3\n"), "found ids (mode L), of which classes.csv has none"),
     (masks(np.full((1, 2, 2), 4, np.uint8)), "found mode LA (2 channels), expected one channel"),
     (masks(np.full((1, 2, 4), 4, np.uint8)), "found 2 pixels that are not opaque"),
+    (masks(np.array([[(0, 0, 0, 255), (0, 0, 0, 254)]], np.uint8)), "found 1 pixels that are not opaque"),
     (masks(palette_mask([[3, 0]], [PALETTE[1], (0, 0, 0), (0, 0, 0), PALETTE[0]])),
      "found palette number 0, the id of 'road', in the colour of 'car'"),
     (image(Image.new("RGB", (5, 4))), "{}/masks/a.png: labels are 3x2, its image a.tif is 5x4; they must be of one"),

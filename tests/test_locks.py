@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import filelock
 import pytest
 
 from cawalib.runs import RunError, alone, claim, locks
@@ -93,3 +94,51 @@ def test_where_locks_do_not_pass_who_was_there_from_another_machine_is_not_overr
     with claim(tmp_path), pytest.raises(RunError, match=f"process {os.getpid()} on .* is writing this run"), \
             claim(tmp_path):
         pass
+
+
+def test_a_study_is_waited_for_and_others_are_not(tmp_path, monkeypatch):
+    asked = []
+
+    def acquire(lock, blocking=True):
+        asked.append((lock.lock_file, blocking))
+        if not blocking:
+            raise filelock.Timeout(lock.lock_file)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    for study in ("tiny", "other"):
+        alone(tmp_path, study)
+    assert [blocking for _, blocking in asked] == [False, True, False, True] and len(set(dict(asked))) == 2
+
+
+# ---------------------------------------------------------------- one process a run
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Keeps every lock object, so that none is given free because nobody has it any more."""
+    kept, make = [], filelock.FileLock
+    monkeypatch.setattr(filelock, "FileLock", lambda *place, **named: kept.append(make(*place, **named)) or kept[-1])
+    return kept
+
+
+def test_a_run_is_written_by_one_and_given_free_whatever_happens(tmp_path, kept):
+    folder = tmp_path / "run"
+    with claim(folder):
+        (folder / "written").touch()
+        with pytest.raises(RunError, match="run folder .*run: process .* is writing this run"), claim(folder):
+            pass
+    with pytest.raises(ValueError), claim(folder):
+        raise ValueError
+    with claim(folder):
+        assert len(kept) == 4
+    # the lock stays: whoever waits has this file open, and another one would let two in
+    assert {path.name for path in folder.iterdir()} == {"written", ".lock"}
+
+
+def test_a_run_refused_before_it_began_leaves_no_trace(tmp_path):
+    with claim(tmp_path / "out" / "runs" / "data" / "method" / "hash" / "seed0"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+    (tmp_path / "out" / "runs" / "data" / "other").mkdir(parents=True)
+    with claim(tmp_path / "out" / "runs" / "data" / "method" / "hash" / "seed0"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "runs", "data", "other"]

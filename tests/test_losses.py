@@ -10,9 +10,9 @@ from torch.nn import functional
 from cawalib.datasets.statistics import ClassStatistics
 from cawalib.method import adjusted, cross_entropy, focal, ohem, varied
 from cawalib.runs import RunConfig
-from cawalib.settings import METHODS
+from cawalib.settings import METHODS, MethodConfig
 from cawalib.training import Criterion, build_weighting, class_table, confusion_matrix, summary
-from cawalib.training.criterion import region_loss
+from cawalib.training.criterion import region_loss, updates_in
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_metrics_against_scikit_learn():
 def test_means_are_over_the_classes_that_occur_in_the_labels():
     # class 2 is neither in the labels nor predicted; class 3 is predicted once, wrongly
     confusion = np.array([[6, 1, 0, 1], [1, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    statistics = ClassStatistics(tuple("abcd"), np.array([8, 4, 2, 1]), np.array([3, 2, 1, 1]), np.full(4, 9), 3)
+    statistics = ClassStatistics(tuple("abcd"), np.array([8, 4, 2, 1]), np.array([1, 1, 2, 3]), np.full(4, 9), 3)
     result = summary(confusion, statistics)
     np.testing.assert_allclose(result["iou"], [6 / 9, 3 / 5, np.nan, np.nan])
     assert result["miou"] == pytest.approx((6 / 9 + 3 / 5) / 2)
@@ -198,3 +198,20 @@ def test_means_are_over_the_classes_that_occur_in_the_labels():
     assert result["group_miou"]["pixels"]["head"] == pytest.approx((6 / 9 + 3 / 5) / 2)
     assert np.isnan(result["group_miou"]["pixels"]["body"])
     assert np.isnan(result["group_miou"]["pixels"]["tail"])
+    assert result["group_miou"]["images"] == pytest.approx({"head": np.nan, "body": 6 / 9, "tail": 3 / 5}, nan_ok=True)
+
+
+@pytest.mark.parametrize("count", [17, 200])
+def test_confusion_of_many_classes_in_bytes(count):
+    """As labels and decisions come: a byte a pixel, in which class times count has no room."""
+    random = np.random.default_rng(0)
+    labels, predicted = (random.integers(0, count, (30, 40), np.uint8) for _ in range(2))
+    labels[:5] = 255
+    found = confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(labels), count).numpy()
+    expected = reference_confusion(labels[5:].ravel(), predicted[5:].ravel(), labels=range(count))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_updates_of_a_run_by_hand():
+    # ten steps: 0, 3, 6, 9 with one every three
+    assert [updates_in(MethodConfig(update_every=every), 2, 5) for every in (1, 3, 4, 10, 11)] == [10, 4, 3, 1, 1]

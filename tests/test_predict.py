@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from torch.nn import functional
@@ -16,8 +17,8 @@ from cawalib.predict import __main__ as command_line
 from cawalib.predict import export, load_network, photographs_in, segment
 from cawalib.runs import RunConfig, RunError, write_metrics
 from cawalib.runs.behaviour import BASE
-from cawalib.settings import ConfigError
-from cawalib.training import MEAN, STD, tiny_runs, train
+from cawalib.settings import ConfigError, NetworkConfig
+from cawalib.training import MEAN, STD, build_model, network_file, read_network, tiny_runs, train, write_network
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,6 @@ def test_a_run_starts_from_a_file(run, network, config, tmp_path, place, capsys)
     torch.testing.assert_close(other.body.stem[0].weight, network.model.body.stem[0].weight)
     assert (other.classifier.weight - network.model.classifier.weight).abs().max() > 0.01
     changed = torch.load(run.folder / "checkpoint" / "last.pt", weights_only=True)["model"]
-    from cawalib.training import read_network, write_network
     said = read_network(path)[1]
     network_of = load_network(run).model
     network_of.load_state_dict({name: value + 1 if value.is_floating_point() else value
@@ -233,6 +233,44 @@ def test_a_start_that_does_not_fit_is_refused(run, config, tmp_path):
                              ({"network": "unet", "encoder_weights": "imagenet"}, "'encoder_weights': found 'image")):
         with pytest.raises(ConfigError, match=message):
             train(config.replace(**{"initial_weights": str(path)} | changes))
+
+
+SAID = {"classes": ["a", "b", "c"], "palette": [[0, 0, 0]] * 3, "weight": [1, 1, 1],
+        "settings": {"network": "unet", "encoder": "resnet18"}}
+
+
+@pytest.mark.parametrize("change, words", [
+    ({}, "its checksum is another one"),
+    ({"network": json.dumps(SAID | {"classes": ["c", "b", "a"]})}, "its checksum is another one"),
+    ({"checksum": "0" * 64}, "its checksum is another one"),
+    ({"format": "cawalib network 0"}, "found format 'cawalib network 0' in its metadata, expected"),
+])
+def test_a_file_is_told_from_what_was_written(tmp_path, change, words):
+    path, model = tmp_path / "net.safetensors", build_model(NetworkConfig(), 3)
+    write_network(path, model, SAID)
+    tensors, said = read_network(path)
+    assert said == SAID and all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    if not change:
+        tensors["classifier.bias"][0] += 1
+    safetensors.torch.save_file(tensors, path, metadata | change)
+    with pytest.raises(ConfigError, match=words):
+        read_network(path)
+
+
+def test_a_start_from_another_encoder_or_other_classes(tmp_path, capsys):
+    path, model = tmp_path / "net.safetensors", build_model(NetworkConfig(), 3)
+    write_network(path, model, SAID)
+    network_file.check_start(RunConfig(network="unet", encoder="resnet18", initial_weights=str(path)))
+    with pytest.raises(ConfigError, match="holds a network with encoder 'resnet18', expected 'mobilenet_v2'"):
+        network_file.check_start(RunConfig(network="unet", encoder="mobilenet_v2", initial_weights=str(path)))
+    for classes, taken in (("a", "b", "c"), True), (("a", "b", "d"), False):
+        other = build_model(NetworkConfig(), 3)
+        network_file.start_from(other, path, classes)
+        assert torch.equal(other.body.stem[0].weight, model.body.stem[0].weight)
+        assert torch.equal(other.classifier.weight, model.classifier.weight) == taken
+    assert "has other classes" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- networks of somebody else, and the command line

@@ -21,11 +21,13 @@ from cawalib.datasets import (
     load_datasets,
     preparation,
     prepared,
+    processes,
 )
 from cawalib.datasets.digests import pairs_digest
 from cawalib.datasets.statistics import split_table, survey, survey_path
-from cawalib.files import sha256
+from cawalib.files import content_sum, sha256
 from cawalib.runs import RunConfig
+from cawalib.settings import ConfigError
 
 LABELS = [np.array([[0, 0, 3], [3, 11, 255]]), np.array([[0, 1, 1], [1, 1, 1]]), np.array([[11, 11, 11], [2, 2, 2]])]
 
@@ -73,6 +75,13 @@ def test_survey_by_hand(root):
     assert found.together.sum() == expected.sum()
     assert found.sizes == {"3x2": 3} and found.all_pixels == 18
     assert found.void_share == pytest.approx(5 / 18)
+    table = found.statistics.table()
+    assert table.index[:4].tolist() == ["building", "sky", "pole", "road"]  # most pixels first, of 13
+    assert table["share of pixels (%)"][:4].tolist() == [38.4615, 23.0769, 23.0769, 15.3846]
+    assert table["share of images (%)"][:4].tolist() == [33.3, 66.7, 33.3, 33.3]
+    order = ["sky", "building", "pole", "road", *found.statistics.classes[4:]]  # by images; by pixels building is first
+    assert found.statistics.groups["images"]["head"] == order[:4]
+    assert found.statistics.groups["pixels"]["head"] == ["building", "sky", "pole", "road"]
 
 
 def test_survey_is_the_same_from_processes_and_is_found_again(root, large, tmp_path):
@@ -113,7 +122,14 @@ def test_a_bit_of_a_jpeg_that_no_decoder_misses_changes_the_digest(tmp_path):
     content[len(content) // 2] ^= 1
     paths[0].write_bytes(content)
     Image.open(paths[0]).load()  # nothing is told
-    assert pairs_digest([paths], b"") != before != pairs_digest([paths], b"another mapping")
+    after = pairs_digest([paths], b"")
+    assert after != before and pairs_digest([paths], b"another mapping") != after
+    shutil.copytree(tmp_path, tmp_path / "moved")
+    moved = [tmp_path / "moved" / path.relative_to(tmp_path) for path in paths]
+    assert pairs_digest([moved], b"") == after  # wherever the data lie
+    assert pairs_digest([(moved[1], moved[0])], b"") != after
+    moved[0].parent.rename(tmp_path / "moved" / "others")
+    assert pairs_digest([(tmp_path / "moved" / "others" / "a.jpg", moved[1])], b"") != after  # but not in other folders
 
 
 def test_large_data_are_read_once_and_again_when_a_file_was_written(root, tmp_path, monkeypatch):
@@ -148,7 +164,11 @@ def test_a_damaged_survey_is_told(root, large, tmp_path):
     path = survey_path(dataset, tmp_path)
     text = path.read_text()
     assert survey(dataset, tmp_path).statistics.pixels.tolist() == counted.statistics.pixels.tolist()
-    for damaged in ("{", text.replace(f'{max(counted.statistics.pixels)}', "7"), text.replace('"checksum"', '"other"')):
+    other = [json.loads(text) | change for change in ({"digest": "x"}, {"classes": ["sky"]})]
+    for kept in other:  # whole, but of other data
+        kept["checksum"] = content_sum({name: value for name, value in kept.items() if name != "checksum"})
+    for damaged in ("{", text.replace(f'{max(counted.statistics.pixels)}', "7"), text.replace('"checksum"', '"other"'),
+                    *map(json.dumps, other)):
         path.write_text(damaged)
         with pytest.raises(DatasetError, match=f"{path.name}: cannot be read .*delete it"):
             survey(dataset, tmp_path)
@@ -181,6 +201,34 @@ def test_split_table_knows_sizes_and_void(root):
 def test_nothing_is_written_for_small_data(root):
     load_datasets(config(root))
     assert not (root.parent / "prepared").exists()
+
+
+class PoolOfThisProcess:
+    """As ProcessPoolExecutor is called."""
+
+    def __init__(self, workers, context, start, arguments):
+        start(*arguments)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return False
+
+    def map(self, function, numbers, chunksize):
+        return map(function, numbers)
+
+
+def test_work_comes_back_in_its_order_and_an_ended_process_is_told(monkeypatch):
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", PoolOfThisProcess)
+    assert list(processes.in_processes(lambda number: number % 2, range(3, 0, -1), 2)) == [1, 0, 1]
+
+    def ended(pool, function, numbers, chunksize):
+        raise processes.BrokenProcessPool
+
+    monkeypatch.setattr(PoolOfThisProcess, "map", ended)
+    with pytest.raises(DatasetError, match="parameter 'data_workers': one of 2 processes was ended"):
+        list(processes.in_processes(abs, range(3), 2))
 
 
 # ---------------------------------------------------------------- size and decoded pairs
@@ -263,6 +311,7 @@ def test_decoding_goes_on_where_it_stopped(root, large, monkeypatch, tmp_path):
 
     def stop_at_the_second(arrays, path, metadata):
         if len(written) == 1:
+            path.write_bytes(b"half")
             raise KeyboardInterrupt
         written.append(path)
         original(arrays, path, metadata)
@@ -279,15 +328,22 @@ def test_decoding_goes_on_where_it_stopped(root, large, monkeypatch, tmp_path):
 
 
 def test_no_room_for_decoded_pairs(root, monkeypatch, tmp_path):
-    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    usage = shutil.disk_usage(tmp_path)._replace(free=71)  # of 3 * (18 + 6) bytes
     monkeypatch.setattr(prepared.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(DatasetError, match="parameter 'prepared_root': .* needs about .* 0.0 GB are free"):
         prepared.write(train_split(root), tmp_path)
 
 
+def of_others(folder, **changes):
+    path = folder / "prepared.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 @pytest.mark.parametrize("damage, words", [
     (lambda folder: (folder / "prepared.json").write_text("{"), "prepared.json: is not what notebook 01 wrote"),
     (lambda folder: (folder / "prepared.json").write_text(json.dumps({"digest": "x"})), "is not what notebook 01"),
+    (lambda folder: of_others(folder, digest="x"), "prepared.json: is not what notebook 01 wrote"),
+    (lambda folder: of_others(folder, pairs=2), "prepared.json: is not what notebook 01 wrote"),
     (lambda folder: (folder / "00000.safetensors").write_bytes(b"x" * 20), "00000.safetensors: cannot be read"),
     (lambda folder: (folder / "00000.safetensors").unlink(), "00000.safetensors: cannot be read"),
 ])
@@ -304,6 +360,19 @@ def test_damaged_decoded_pairs(root, tmp_path, damage, words):
 def preparation_config(root, **settings):
     return preparation.PreparationConfig(dataset="camvid", data_root=str(root), outputs_root=str(root.parent),
                                          prepared_root=str(root.parent / "prepared"), **settings)
+
+
+def test_an_outputs_folder_that_cannot_be_written_is_refused_first(root):
+    (root.parent / "file").touch()
+    with pytest.raises(ConfigError, match="parameter 'outputs_root': .*file is not a folder that can be written"):
+        preparation.PreparationConfig(outputs_root=str(root.parent / "file"))
+
+
+def test_more_than_the_full_release_is_told(root, monkeypatch):
+    known = dataclasses.replace(camvid.DATASET, expected={"train": 2, "val": 1, "test": 1})
+    monkeypatch.setitem(preparation.FILE_DATASETS, "camvid", known)
+    states = preparation.inventory(preparation_config(root))["state"]
+    assert states[:3].tolist() == ["1 pairs more than the full release has", "complete", "complete"]
 
 
 def test_inventory_tells_what_is_missing(root):
@@ -345,6 +414,9 @@ def test_totals(root, monkeypatch):
 
 def test_prepare_writes_what_runs_find(root, large):
     asked = preparation_config(root, decode=True, data_workers=0)
+    small = preparation.prepare(preparation_config(root, decode=True, data_workers=0, short_side=64))
+    assert small["folder"].str.endswith("-short64").all()
+    assert not isinstance(load_datasets(config(root))["train"].read, prepared.PreparedPairs)  # not at this size
     table = preparation.prepare(asked)
     assert table["pairs"].to_dict() == {"train": 3, "val": 1, "test": 1} and (table["GB"] >= 0).all()
     assert isinstance(load_datasets(config(root))["train"].read, prepared.PreparedPairs)

@@ -1,24 +1,38 @@
 """Whole runs, small: resuming, repeating, provenance, and what is refused before any work."""
 
 import importlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.error import URLError
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from synthetic_runs import edit, raise_version
 
-from cawalib.datasets import DatasetError
+from cawalib.datasets import DatasetError, SegmentationDataset
 from cawalib.runs import RunConfig, RunError, claim
 from cawalib.settings import ConfigError
-from cawalib.training import TrainingInterrupted, build_model, loop, models, train
+from cawalib.training import (
+    TrainingInterrupted,
+    build_model,
+    checkpoints,
+    loop,
+    models,
+    read_checkpoint,
+    train,
+    training_step,
+)
 from cawalib.training import run as training
 
 SMALL = {"train_images": 24, "image_height": 32, "image_width": 64, "epochs": 3, "batch_size": 4, "validate_every": 2,
@@ -78,16 +92,19 @@ class Stop:
 @pytest.mark.parametrize("stop_after, changes", [
     (3, {}), (6, {}), (10, {"method": "recall"}), (3, {"network": "pspnet"}),
     (5, {"held_out_share": 0.25, "feedback_images": 4}), (7, {"method": "rare_class_sampling"})])
-def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, stop_after, changes):
+def test_resuming_equals_never_having_stopped(data, tmp_path, monkeypatch, capsys, stop_after, changes):
     whole = train(settings(data, tmp_path / "whole", **changes))
     broken = settings(data, tmp_path / "broken", **changes)
     with monkeypatch.context() as patch:
         patch.setattr(training, "stop_on_signal", lambda: _context(Stop(stop_after)))
         with pytest.raises(TrainingInterrupted, match="start the same run again"):
             train(broken)
+    state = read_checkpoint(broken.folder / "checkpoint" / "last.pt")
+    assert state["epoch"] * whole.metrics["steps"] // 3 + state["batch"] == stop_after
     assert not (broken.folder / "metrics.json").exists()
     torch.manual_seed(1234)  # whatever happened in between must not matter
     assert results(train(broken)) == results(whole)
+    assert f"Going on after epoch {state['epoch']}, batch {state['batch']}: " in capsys.readouterr().out
 
 
 class _context:
@@ -131,6 +148,8 @@ def test_frozen_weights_are_the_last_of_the_other_run(data, tmp_path):
     frozen = train(settings(data, tmp_path, score_source="frozen"))
     last = source.class_weights.query("update == update.max()")["weight"].to_numpy()
     np.testing.assert_allclose(frozen.class_weights["weight"].to_numpy(), last / last.mean(), rtol=1e-5)
+    with pytest.raises(RunError, match="made from other data of dataset 'streets'"):
+        training._last_weights(frozen.config, "0" * 64)
 
 
 @pytest.mark.parametrize("name, value, words", [
@@ -167,6 +186,155 @@ def test_long_runs_keep_some_of_the_weights_and_the_last(data, tmp_path, monkeyp
     assert some["update"].unique().tolist() == [0, 4, 8, 13, 17]
     expected = whole[whole["update"].isin(some["update"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(some, expected)
+
+
+def test_fifty_updates_are_recorded_evenly_spaced_and_constant_weights_once():
+    def recorded(updates, adaptive):
+        weighting = SimpleNamespace(adaptive=adaptive)
+        return loop.Training.recorded.fget(SimpleNamespace(updates=updates, criterion=SimpleNamespace(
+            weighting=weighting)))
+
+    assert recorded(1000, True) == np.linspace(0, 999, 50).round().tolist()
+    assert recorded(7, True) == list(range(7)) and recorded(1000, False) == [0]
+
+
+def test_what_a_smoke_run_writes(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_add_time", lambda run, started: setattr(run, "seconds", run.seconds + 1000))
+    run = train(settings(data, tmp_path, smoke=True))
+    assert run.metrics["steps"] == 3 * 2  # two batches an epoch
+    assert all(np.sum(split["confusion"]) <= 2 * 4 * 32 * 64 for split in run.metrics["splits"].values())
+    assert run.environment["duration_seconds"] >= 3 * 1000  # of training as well
+
+
+def test_only_the_first_process_writes(data, tmp_path, monkeypatch):
+    config = settings(data, tmp_path, smoke=True)
+    config.folder.mkdir(parents=True)
+    monkeypatch.setattr(Accelerator, "is_main_process", False)
+    with pytest.raises(RunError, match="not finished"):  # in the end it reads what the first one has written
+        train(config)
+    assert not list(config.folder.iterdir())
+
+
+# ---------------------------------------------------------------- a run that is set up, on made-up images
+
+@pytest.fixture
+def made_up():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (12, 32, 64, 3), np.uint8)
+    labels = random.integers(0, 3, (12, 32, 64), np.uint8)
+    return SegmentationDataset("made up", "train", tuple("abc"), ((0, 0, 0),) * 3, 12,
+                               lambda index: (images[index], labels[index]), "digest")
+
+
+@pytest.fixture
+def bare(tmp_path, made_up):
+    def bare(**changes):
+        config = settings(str(tmp_path), tmp_path, **{"method": "none"} | changes)
+        config.folder.mkdir(parents=True, exist_ok=True)
+        return training.set_up(config, {"train": made_up}, training.build_accelerator(config))
+    return bare
+
+
+@pytest.mark.parametrize("name, kind, momentum", [("adamw", torch.optim.AdamW, None), ("sgd", torch.optim.SGD, 0.9)])
+def test_the_recipe(bare, name, kind, momentum):
+    run = bare(optimizer=name, learning_rate=0.02, weight_decay=0.25)
+    [group] = run.optimizer.param_groups
+    assert type(run.optimizer.optimizer) is kind and len(group["params"]) == len(list(run.network.parameters()))
+    assert (group["weight_decay"], group.get("momentum")) == (0.25, momentum)
+    rates = []
+    for _ in range(3 * 3):  # epochs of three batches
+        rates.append(group["lr"])
+        run.optimizer.step()
+        run.scheduler.step()
+    assert rates == pytest.approx([0.02 * (1 - step / 9) ** 0.9 for step in range(9)])
+
+
+def test_a_checkpoint_holds_all_that_a_run_carries(bare, capsys):
+    run = bare(method="cawa")
+    for images, labels in itertools.islice(run.loader, 2):
+        run.loss_sum = run.loss_sum + training_step(run, images, labels)
+        run.batch += 1
+    run.epoch, run.seconds, run.epoch_seconds, run.history = 1, 7.0, 2.0, [{"epoch": 1}]
+    run.weights = [np.arange(12, dtype=np.float32).reshape(1, 4, 3)]
+    state = torch.get_rng_state()
+    checkpoints.save(run)
+    torch.manual_seed(99)
+    again = bare(method="cawa")
+    checkpoints.restore(again)
+    assert torch.equal(torch.get_rng_state(), state)
+    for name in ("epoch", "batch", "loss_sum", "seconds", "epoch_seconds", "history"):
+        assert getattr(again, name) == getattr(run, name)
+    np.testing.assert_array_equal(again.weights, run.weights)
+    assert again.scheduler.state_dict() == run.scheduler.state_dict()
+    for before, after in ((run.network, again.network), (run.criterion, again.criterion)):
+        torch.testing.assert_close(dict(after.state_dict()), dict(before.state_dict()), rtol=0, atol=0)
+    torch.testing.assert_close(*(one.optimizer.state_dict()["state"] for one in (again, run)), rtol=0, atol=0)
+
+    other = bare(method="cawa", seed=9)
+    (run.config.folder / "checkpoint").rename(other.config.folder / "checkpoint")
+    with pytest.raises(RunError, match="checkpoint of another configuration"):
+        checkpoints.restore(other)
+
+
+def test_a_checkpoint_half_written_leaves_the_one_of_before(bare, monkeypatch):
+    run = bare()
+    checkpoints.save(run)
+    path = run.config.folder / "checkpoint" / "last.pt"
+    before = path.read_bytes()
+
+    def killed(state, place):
+        Path(place).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(run)
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_signals_ask_to_stop_and_are_given_back(first):
+    def mine(number, frame):
+        """Also keeps this process alive where nobody takes the signal."""
+
+    kept = {number: signal.signal(number, mine) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with checkpoints.stop_on_signal() as stop:
+            assert not stop.is_set()
+            os.kill(os.getpid(), first)
+            assert stop.is_set()
+            with pytest.raises(KeyboardInterrupt):  # whoever interrupts twice does not want to wait
+                os.kill(os.getpid(), signal.SIGINT)
+        assert [signal.getsignal(number) for number in kept] == [mine, mine]
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def test_a_line_is_fitted_to_training_images_whatever_is_judged(bare, made_up, monkeypatch):
+    run, seen = bare(), []
+    run.datasets["val"] = replace(made_up, split="val")
+    monkeypatch.setattr(loop, "move_line", lambda network, dataset, *rest: seen.append(dataset.split) or "the line")
+    monkeypatch.setattr(loop, "evaluate", lambda network, dataset, *rest: (dataset.split, rest[-1]))
+    assert [loop.judged(run, split) for split in ("val", "train")] == [("val", "the line"), ("train", "the line")]
+    assert seen == ["train"]  # once
+
+
+def test_every_step_and_seed_scores_other_held_out_images(bare, monkeypatch):
+    asked, read = [], training.TrainingImages.__getitems__
+    monkeypatch.setattr(training.TrainingImages, "__getitems__",
+                        lambda images, items: asked.append(tuple(items)) or read(images, items))
+    for seed in (0, 1):
+        run = bare(method="cawa", held_out_share=0.5, feedback_images=3, seed=seed)  # three of six
+        for run.batch in (0, 1, 2, 3, 0):
+            loop._feedback(run, None, None, None, None)
+    assert all(len(set(items)) == 3 for items in asked)
+    assert len(set(asked[:4])) > 2 and asked[4] == asked[0] and asked[:5] != asked[5:]
+
+
+def test_the_digest_of_a_run_is_of_the_contents_of_all_its_splits(made_up):
+    assert len({training.data_digest({"train": replace(made_up, digest=one), "val": replace(made_up, digest=other)})
+                for one in "ab" for other in "ab"}) == 4
 
 
 def test_compiled_network(data, tmp_path, monkeypatch):
@@ -263,17 +431,17 @@ def test_adaptive_weights_beside_another_remedy(data, tmp_path, method):
 
 
 @pytest.fixture
-def no_network(monkeypatch):
-    """The library's own download, with the network taken away."""
-    from urllib.error import URLError
-
+def no_network(monkeypatch, request):
+    """The library's own download, with the network taken away, or another thing in its way."""
     def fail(*args, **kwargs):
-        raise URLError("Name or service not known")
+        raise getattr(request, "param", URLError("Name or service not known"))
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
 
 
+@pytest.mark.parametrize("no_network", [URLError("Name or service not known"), OSError("No space left on device")],
+                         indirect=True)
 def test_imagenet_weights_without_network(data, tmp_path, no_network):
     refused(settings(data, tmp_path, network="lraspp_mobilenet_v3_large", encoder_weights="imagenet"), ValueError,
             "parameter 'encoder_weights'.*mobilenet_v3_large-8738ca79.pth.*or train without: encoder_weights = 'none'")
@@ -327,6 +495,7 @@ def test_unknown_target_layer(data, tmp_path):
 
 def test_batch_larger_than_the_data(data, tmp_path):
     refused(settings(data, tmp_path, batch_size=32), ValueError, "parameter 'batch_size': found 32, more than the 24")
+    refused(settings(data, tmp_path, batch_size=16, held_out_share=0.5), ValueError, "found 16, more than the 12")
 
 
 def test_checkpoint_of_another_configuration(data, tmp_path):

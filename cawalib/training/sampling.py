@@ -57,8 +57,8 @@ class RareClassSampler(Sampler):
 
 def class_probability(pixels: np.ndarray, temperature: float) -> np.ndarray:
     """P(c) (C,) float64 from the classes' pixels (C,); 0 for a class without any."""
-    exponent = (1 - pixels / pixels.sum()) / temperature
-    power = np.where(pixels > 0, np.exp(exponent - exponent[pixels > 0].max()), 0)
+    exponent = np.where(pixels > 0, (1 - pixels / pixels.sum()) / temperature, -np.inf)
+    power = np.exp(exponent - exponent.max())
     return power / power.sum()
 
 

@@ -79,14 +79,16 @@ def _scene(random, number):
 
 def measure(folder) -> dict[str, dict]:
     """Train every tiny run below a folder. Case -> quantity -> list of numbers, NaN where there is none."""
+    write_scenes(Path(folder) / "data")
+    return {behaviour.name_of(case): numbers(make(case, folder)) for case in CASES}
+
+
+def make(case: dict, folder) -> Run:
+    """Train one tiny run below a folder with the scenes in `data`."""
     folder = Path(folder)
-    write_scenes(folder / "data")
     place = {"data_root": str(folder / "data"), "prepared_root": str(folder), "outputs_root": str(folder / "outputs")}
-    found = {}
-    for case in CASES:
-        with contextlib.redirect_stdout(io.StringIO()):
-            found[behaviour.name_of(case)] = numbers(train(RunConfig(**behaviour.BASE | case | place)))
-    return found
+    with contextlib.redirect_stdout(io.StringIO()):
+        return train(RunConfig(**behaviour.BASE | place | case))
 
 
 def numbers(run: Run) -> dict[str, list[float]]:
