@@ -4,6 +4,7 @@ A profile that does not fit is refused before anything is submitted, a node that
 after a failure each output that is missing has its line: why, and what to set.
 """
 
+import getpass
 import platform
 import re
 import shutil
@@ -90,7 +91,9 @@ def _check_resources(rule, cores, resources):
     if good and resources["runtime"] and resources["runtime"] > (minutes(limit) or resources["runtime"]):
         said, good = f"more than the partition's limit of {limit}", False
     if not good:
-        there = _asked("sinfo", "-h", "-o", "partition %R with %c cores, %m MB, GPUs %G, up to %l")[0]
+        there, _ = _asked("sinfo", "-h", "-o", "partition %R with %c cores, %m MB, GPUs %G, up to %l")
+        if "account" in said:
+            there, _ = _asked("sacctmgr", "-n", "-P", "show", "user", getpass.getuser(), "withassoc", "format=account")
         raise WorkflowError(f"Slurm: rule {rule} asks for -c {cores} {' '.join(options)}: {said}; mend it {SET}; there "
                             f"is {there}")
 

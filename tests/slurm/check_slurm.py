@@ -29,7 +29,7 @@ groups:
     cross entropy: {method: none}
     CAWA: {method: cawa}
 """
-GRIDS = {"storm": ("300", "[0, 1]"), "short": ("2", "[5]"), "long": ("3000", "[7]")}
+GRIDS = {"storm": ("120", "[0, 1]"), "short": ("2", "[5]"), "long": ("3000", "[7]")}
 
 
 def say(text):
@@ -120,15 +120,16 @@ def job_of(cluster, folder):
     return next((job for job in cluster.jobs() if job["comment"] == name and job["state"] == "RUNNING"), None)
 
 
-def in_training(cluster, call, name):
-    """Wait until a run has a checkpoint; its folder and Slurm job."""
+def in_training(cluster, call, hit=()):
+    """Wait until a run that was not hit yet has a checkpoint; its name, folder and Slurm job."""
     def happened():
         assert call.process.poll() is None, call.said()[-6000:]
-        folder = runs(call.outputs).get(name)
-        if folder and (folder / "checkpoint/last.pt").is_file():
-            assert not (folder / "metrics.json").exists(), f"{name} was over before anything could happen to it"
-            return job_of(cluster, folder) and (folder, job_of(cluster, folder))
-    return wait(happened, f"a checkpoint of {name}")
+        for name, folder in runs(call.outputs).items():
+            if name not in hit and (folder / "checkpoint/last.pt").is_file() and not (folder / "metrics.json").exists():
+                job = job_of(cluster, folder)
+                if job:
+                    return name, folder, job
+    return wait(happened, "a run with a checkpoint that nothing happened to yet")
 
 
 def kernel(cluster, job):
@@ -152,24 +153,24 @@ def test_storm(cluster, repository):
     say(f"--cores 2: four runs and their figures in {time.monotonic() - begun:.0f} s")
 
     begun = time.monotonic()
-    call = Call(cluster, repository, "storm")
-    _, job = in_training(cluster, call, "cawa seed0")
+    call, hit = Call(cluster, repository, "storm"), {}
+    name, _, job = in_training(cluster, call)
     kernel(cluster, job["id"]).kill()
-    say(f"job {job['id']} (CAWA, seed 0): its process was killed")
+    hit[name] = say(f"{name}, job {job['id']}: its process was killed")
 
-    _, job = in_training(cluster, call, "none seed0")
+    name, _, job = in_training(cluster, call, hit)
     cluster.call("scancel", job["id"])
-    say(f"job {job['id']} (cross entropy, seed 0): cancelled")
+    hit[name] = say(f"{name}, job {job['id']}: cancelled")
 
-    preempted, job = in_training(cluster, call, "cawa seed1")
-    urgent = cluster.call("sbatch", "--parsable", "-p", "urgent", "-w", job["node"], "--mem", "16000", "-o", "/dev/null",
-                          "--wrap", "sleep 3")
-    wait(lambda: not job_of(cluster, preempted) or job_of(cluster, preempted)["id"] != job["id"], "preemption")
-    say(f"job {job['id']} (CAWA, seed 1): preempted by job {urgent}")
+    name, preempted, job = in_training(cluster, call, hit)
+    urgent = cluster.call("sbatch", "--parsable", "-p", "urgent", "-w", job["node"], "--mem", "16000",
+                          "-o", "/dev/null", "--wrap", "sleep 3")
+    wait(lambda: (job_of(cluster, preempted) or {}).get("id") != job["id"], "preemption")
+    hit[name] = say(f"{name}, job {job['id']}: preempted by job {urgent}")
 
-    folder, job = in_training(cluster, call, "none seed1")
+    name, _, job = in_training(cluster, call, hit)
     cluster.kill_node(job["node"])
-    say(f"job {job['id']} (cross entropy, seed 1): its node {job['node']} died")
+    hit[name] = say(f"{name}, job {job['id']}: its node {job['node']} died")
     wait(lambda: cluster.call("sinfo", "-h", "-n", job["node"], "-p", "work", "-o", "%T").startswith("down"), "its end")
     cluster.start_node(job["node"])
     say(f"node {job['node']} is back")
@@ -179,10 +180,10 @@ def test_storm(cluster, repository):
     found = runs(repository / "outputs")
     for name, metrics in expected.items():
         assert numbers(found[name]) == metrics, name
-        assert "Going on after epoch" in record(found[name]), name
+        assert (name in hit) <= ("Going on after epoch" in record(found[name])), name
     batch = re.search(r"Going on after epoch \d+, batch (\d+)", record(preempted))[1]
-    say(f"four runs went on from their checkpoints (the preempted one from batch {batch} of an epoch), and have the "
-        "numbers of --cores 2")
+    say(f"{len(hit)} runs went on from their checkpoints, the preempted one from batch {batch} of an epoch")
+    say("all four have the numbers of --cores 2")
     assert (repository / "outputs/tables/storm/main.csv").is_file()
     assert "Nothing to be done" in Call(cluster, repository, "storm").end()
     say("called again: nothing to be done")
@@ -206,3 +207,53 @@ def test_a_profile_that_does_not_fit_is_refused(cluster, repository, what):
     line = next(line for line in said.splitlines() if line.startswith("Slurm: "))
     assert words in line and "workflow/profiles/slurm/config.yaml" in line and "has been submitted" not in said
     say(f"{what}: {line}")
+
+
+def missing(said):
+    """What the end of a call says of each output that is not there."""
+    return said.split("Missing, and why:\n")[1].split("\n\n")[0].splitlines()
+
+
+def test_a_killed_call_leaves_jobs_that_the_next_one_names(cluster, repository):
+    profile(repository)
+    call = Call(cluster, repository, "long")
+    first, folder, _ = in_training(cluster, call, hit=("none seed5", "cawa seed5"))
+    folders = [folder, in_training(cluster, call, hit=("none seed5", "cawa seed5", first))[1]]
+    call.process.send_signal(signal.SIGKILL)
+    call.process.wait()
+    wait(lambda: len(cluster.jobs()) == 2, "the end of the job that prepares data")
+    said = Call(cluster, repository, "long").end(1, 120)
+    line = next(line for line in said.splitlines() if line.startswith("Slurm: "))
+    assert "2 jobs of an earlier call are at runs of study 'long'" in line and "has been submitted" not in said
+    say(f"killed, and called again: {line}")
+    cluster.call(*line.split(": ")[-1].split())
+    wait(lambda: not cluster.jobs(), "the end of the jobs")
+    assert all((folder / "checkpoint/last.pt").is_file() for folder in folders)
+
+    profile(repository, run={"runtime": 1}, retries=0)
+    lines = missing(Call(cluster, repository, "long").end(1))
+    assert sum(": TIMEOUT: raise 'runtime' in the profile" in line for line in lines) == 2, lines
+    assert all("Going on after epoch" in next(folder.glob("*.failed.ipynb")).read_text() for folder in folders)
+    assert not any((folder / "metrics.json").exists() for folder in folders)
+    say(f"out of time: {lines[0]}")
+
+
+def test_out_of_memory(cluster, repository):
+    profile(repository, run={"mem_mb": 200}, retries=0)
+    lines = missing(Call(cluster, repository, "short").end(1))
+    assert sum(": OUT_OF_MEMORY: raise 'mem_mb' in the profile" in line for line in lines) == 2, lines
+    say(f"out of memory: {lines[0]}")
+    profile(repository, run={"mem_mb": "200 * attempt ** 4"}, retries=1)
+    Call(cluster, repository, "short").end()
+    found = runs(repository / "outputs")
+    assert all((found[f"{method} seed5"] / "metrics.json").is_file() for method in ("none", "cawa"))
+    say("with memory that grows with each attempt: done")
+
+
+def test_a_scratch_folder_that_nodes_do_not_see(cluster, repository):
+    profile(repository, {"slurm_partition": "far"}, retries=0)
+    scratch = cluster.folder / "scratch"
+    lines = missing(Call(cluster, repository, "short", outputs=scratch).end(1))
+    assert lines and all(f"outputs folder {scratch}: node" in line for line in lines), lines
+    assert not runs(scratch)
+    say(f"a scratch folder: {lines[0]}")

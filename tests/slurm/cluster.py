@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-# linuxproc and task/none need no cgroups, so that it runs in a container; jobs over their memory are ended all the same.
+# linuxproc and task/none need no cgroups, so it runs in a container; jobs over their memory are ended all the same.
 # The node `far` does not see the folder `scratch` (a mount of its own). A requeued job waits for cred_expire seconds.
 CONFIGURATION = """
 ClusterName=test
