@@ -113,9 +113,11 @@ class Cluster:
         """As if its power had failed: slurmd and all of its jobs are gone without a word."""
         self.processes[node].kill()
         self.processes[node].wait()
+        log = str(self.folder / f"slurmd-{node}.log")
         for process in self.left():
             with suppress(psutil.Error):
-                if process.environ().get("SLURMD_NODENAME") == node or "slurmstepd: [" in " ".join(process.cmdline()):
+                # what jobs have started, and the job steps' own daemons
+                if process.environ().get("SLURMD_NODENAME") == node or _writes(process, log):
                     process.kill()
 
     def call(self, *command: str) -> str:
@@ -144,6 +146,10 @@ def wait(happened, what, seconds=600):
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
         time.sleep(0.2)
     return found
+
+
+def _writes(process, path):
+    return path in [file.path for file in process.open_files()]
 
 
 def _free_ports(count):
