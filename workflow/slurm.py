@@ -91,7 +91,7 @@ def _check_resources(rule, cores, resources):
     if good and resources["runtime"] and resources["runtime"] > (minutes(limit) or resources["runtime"]):
         said, good = f"more than the partition's limit of {limit}", False
     if not good:
-        there, _ = _asked("sinfo", "-h", "-o", "partition %R with %c cores, %m MB, GPUs %G, up to %l")
+        there, _ = _asked("sinfo", "-h", "-o", "partition %R, %D nodes %T: %c cores, %m MB, GPUs %G, up to %l")
         if "account" in said:
             there, _ = _asked("sacctmgr", "-n", "-P", "show", "user", getpass.getuser(), "withassoc", "format=account")
         raise WorkflowError(f"Slurm: rule {rule} asks for -c {cores} {' '.join(options)}: {said}; mend it {SET}; there "

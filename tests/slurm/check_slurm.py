@@ -30,7 +30,7 @@ groups:
     cross entropy: {method: none}
     CAWA: {method: cawa}
 """
-GRIDS = {"storm": ("120", "[0, 1]"), "short": ("2", "[5]"), "long": ("3000", "[7]")}
+GRIDS = {"storm": ("80", "[0, 1]"), "short": ("2", "[5]"), "long": ("3000", "[7]")}
 
 
 def say(text):
@@ -153,12 +153,12 @@ def record(folder):
 
 def test_storm(cluster, repository):
     begun = time.monotonic()
-    subprocess.run([sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", "--quiet", "all", "--config",
-                    "study=storm", "outputs_root=here"], cwd=repository, check=True, capture_output=True,
+    subprocess.run([sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", "--quiet", "all", "--until", "run",
+                    "--config", "study=storm", "outputs_root=here"], cwd=repository, check=True, capture_output=True,
                    env=os.environ | {"OMP_NUM_THREADS": "1"})
     expected = {name: numbers(folder) for name, folder in runs(repository / "here").items()}
     assert len(expected) == 4
-    say(f"--cores 2: four runs and their figures in {time.monotonic() - begun:.0f} s")
+    say(f"--cores 2: four runs in {time.monotonic() - begun:.0f} s")
 
     begun = time.monotonic()
     call, hit = Call(cluster, repository, "storm"), {}

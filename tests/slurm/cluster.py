@@ -114,11 +114,12 @@ class Cluster:
         self.processes[node].kill()
         self.processes[node].wait()
         log = str(self.folder / f"slurmd-{node}.log")
-        for process in self.left():
-            with suppress(psutil.Error):
-                # what jobs have started, and the job steps' own daemons
-                if process.environ().get("SLURMD_NODENAME") == node or _writes(process, log):
-                    process.kill()
+        # the daemon of each job step first, so that none reports what becomes of the rest
+        for belongs in (lambda process: _writes(process, log), lambda process: _runs_on(process, node)):
+            for process in self.left():
+                with suppress(psutil.Error):
+                    if belongs(process):
+                        process.kill()
 
     def call(self, *command: str) -> str:
         return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True,
@@ -150,6 +151,10 @@ def wait(happened, what, seconds=600):
 
 def _writes(process, path):
     return path in [file.path for file in process.open_files()]
+
+
+def _runs_on(process, node):
+    return process.environ().get("SLURMD_NODENAME") == node
 
 
 def _free_ports(count):
