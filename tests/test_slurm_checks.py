@@ -42,14 +42,17 @@ def test_a_line_for_each_output_that_is_missing(tmp_path):
     attempts = [("run", 10, "TIMEOUT", made, job), ("run", 11, "NODE_FAIL", tmp_path / "one.json", job),
                 ("run", 12, "FAILED", tmp_path / "one.json", job),
                 ("figures", 13, "OUT_OF_MEMORY", f"{tmp_path}/main.csv, {tmp_path}/a.pdf", job),
-                ("run", 14, "FAILED", tmp_path / "two.json", tmp_path / "unseen.log")]
+                ("run", 14, "FAILED", tmp_path / "two.json", tmp_path / "unseen.log"),
+                ("run", 15, "FAILED", tmp_path / "three.json", tmp_path / "15.log")]
+    (tmp_path / "15.log").write_text("slurmstepd-one: error: StepId=15.0 exceeded memory limit (2 > 1), being killed\n")
     names = ("rule", "job", "state", "output", "log")
     log = tmp_path / "snakemake.log"
     log.write_text("".join(ERROR.format(**dict(zip(names, attempt, strict=True))) for attempt in attempts))
     assert slurm.failures(log) == [  # the last attempt counts, and what came to be there after all is no failure
         f"{tmp_path}/one.json: Slurm job 12: FAILED: cawalib.notebook: error: 02_baseline.ipynb: parameter 'x'",
         f"{tmp_path}/main.csv: Slurm job 13: OUT_OF_MEMORY: {slurm.REMEDIES['OUT_OF_MEMORY']}",
-        f"{tmp_path}/two.json: Slurm job 14: FAILED: no log: the node may not see this folder"]
+        f"{tmp_path}/two.json: Slurm job 14: FAILED: no log: the node may not see this folder",
+        f"{tmp_path}/three.json: Slurm job 15: OUT_OF_MEMORY: {slurm.REMEDIES['OUT_OF_MEMORY']}"]
 
 
 def test_a_node_that_does_not_see_the_outputs(tmp_path):

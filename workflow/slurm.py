@@ -128,7 +128,9 @@ def _why(found):
     state = re.search(r"status is: '(\w+)'", found.get("message", ""))
     if state is None:  # not even submitted
         return found.get("message", "see above")
-    log = Path(found["log"].removesuffix(" (check log file(s) for error details)"))
-    words = WORD.findall(log.read_text()) if log.is_file() else ["no log: the node may not see this folder"]
-    remedy = REMEDIES.get(state[1]) or (words[-1] if words else f"see {log}")
-    return f"Slurm job {found['external_jobid']}: {state[1]}: {remedy}"
+    state, log = state[1], Path(found["log"].removesuffix(" (check log file(s) for error details)"))
+    text = log.read_text() if log.is_file() else ""
+    if re.search("exceeded (job )?memory limit|oom.kill", text, re.IGNORECASE):  # without cgroups Slurm says FAILED
+        state = "OUT_OF_MEMORY"
+    words = WORD.findall(text) or [f"see {log}" if text else "no log: the node may not see this folder"]
+    return f"Slurm job {found['external_jobid']}: {state}: {REMEDIES.get(state, words[-1])}"

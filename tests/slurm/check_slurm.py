@@ -87,10 +87,10 @@ class Call:
         job: whether it is a Slurm job itself.
     """
 
-    def __init__(self, cluster, repository, study, outputs=None, job=False):
+    def __init__(self, cluster, repository, study, *options, outputs=None, job=False):
         self.outputs = outputs or repository / "outputs"
         self.log = open(cluster.folder / "snakemake.log", "w+")  # as long as the call
-        command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/slurm", "--config",
+        command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/slurm", *options, "--config",
                    f"study={study}", f"outputs_root={self.outputs}"]
         if job:
             command = ["sbatch", "--wait", "-p", "far", "-o", self.log.name, "--wrap", shlex.join(command)]
@@ -239,20 +239,19 @@ def test_a_killed_call_leaves_jobs_that_the_next_one_names(cluster, repository):
     assert all((folder / "checkpoint/last.pt").is_file() for folder in folders)
 
     profile(repository, run={"runtime": 1}, retries=0)
-    lines = missing(Call(cluster, repository, "long").end(1))
+    lines = missing(Call(cluster, repository, "long", "--until", "run").end(1))
     assert sum(": TIMEOUT: raise 'runtime' in the profile" in line for line in lines) == 2, lines
-    assert all("Going on after epoch" in next(folder.glob("*.failed.ipynb")).read_text() for folder in folders)
     assert not any((folder / "metrics.json").exists() for folder in folders)
     say(f"out of time: {lines[0]}")
 
 
 def test_out_of_memory(cluster, repository):
     profile(repository, run={"mem_mb": 200}, retries=0)
-    lines = missing(Call(cluster, repository, "short").end(1))
+    lines = missing(Call(cluster, repository, "short", "--until", "run").end(1))
     assert sum(": OUT_OF_MEMORY: raise 'mem_mb' in the profile" in line for line in lines) == 2, lines
     say(f"out of memory: {lines[0]}")
     profile(repository, run={"mem_mb": "200 * attempt ** 4"}, retries=1)
-    said = Call(cluster, repository, "short", job=True).end()
+    said = Call(cluster, repository, "short", "--until", "run", job=True).end()
     assert "Trying to restart job" in said
     found = runs(repository / "outputs")
     assert all((found[f"{method} seed5"] / "metrics.json").is_file() for method in ("none", "cawa"))
@@ -262,7 +261,7 @@ def test_out_of_memory(cluster, repository):
 def test_a_scratch_folder_that_nodes_do_not_see(cluster, repository):
     profile(repository, {"slurm_partition": "far"}, retries=0)
     scratch = cluster.folder / "scratch"
-    lines = missing(Call(cluster, repository, "short", outputs=scratch).end(1))
+    lines = missing(Call(cluster, repository, "short", "--until", "run", outputs=scratch).end(1))
     assert lines and all(f"outputs folder {scratch}: node" in line for line in lines), lines
     assert not runs(scratch)
     say(f"a scratch folder: {lines[0]}")
