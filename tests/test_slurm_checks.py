@@ -48,7 +48,7 @@ def test_a_line_for_each_output_that_is_missing(tmp_path):
     names = ("rule", "job", "state", "output", "log")
     log = tmp_path / "snakemake.log"
     log.write_text("".join(ERROR.format(**dict(zip(names, attempt, strict=True))) for attempt in attempts))
-    assert slurm.failures(log) == [  # the last attempt counts, and what came to be there after all is no failure
+    assert slurm.failures([log]) == [  # the last attempt counts, and what came to be there after all is no failure
         f"{tmp_path}/one.json: Slurm job 12: FAILED: cawalib.notebook: error: 02_baseline.ipynb: parameter 'x'",
         f"{tmp_path}/main.csv: Slurm job 13: OUT_OF_MEMORY: {slurm.REMEDIES['OUT_OF_MEMORY']}",
         f"{tmp_path}/two.json: Slurm job 14: FAILED: no log: the node may not see this folder",

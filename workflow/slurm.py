@@ -111,14 +111,14 @@ FAILURE = re.compile(r"^Error in rule \w+:\n(?P<about>(?: +.*\n)+)", re.MULTILIN
 WORD = re.compile(r"^(?:cawalib\.notebook: error|slurmstepd\S*: error|outputs folder [^:]+): .*", re.MULTILINE)
 
 
-def failures(log: str) -> list[str]:
+def failures(logs: list[str]) -> list[str]:
     """A line for each output that failed and is not there.
 
     Args:
-        log: Snakemake's log file.
+        logs: Snakemake's log files of this call.
     """
     last = {}
-    for failure in FAILURE.finditer(Path(log).read_text()):
+    for failure in FAILURE.finditer("".join(Path(log).read_text() for log in logs)):
         found = dict(re.findall(r"^ {4}(message|output|log|external_jobid): (.*)", failure["about"], re.MULTILINE))
         last[found.get("output", "").split(", ")[0]] = found
     return [f"{output}: {_why(found)}" for output, found in last.items() if not Path(output).is_file()]
