@@ -135,7 +135,10 @@ class Cluster:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.pid != os.getpid() and str(self.folder) in process.environ().get("SLURM_CONF", ""):
+                ours = str(self.folder) in process.environ().get("SLURM_CONF", "")
+                if process.name() == "slurmstepd":  # writes its title over its environment
+                    ours = any(file.path.startswith(str(self.folder)) for file in process.open_files())
+                if ours and process.pid != os.getpid():
                     found.append(process)
         return found
 
