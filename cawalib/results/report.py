@@ -140,6 +140,14 @@ class ReportConfig:
         self._check_baseline(runs)
         return {run.label: run for run in sorted(runs, key=lambda run: -run.config.seed)}
 
+    def ours(self, runs: list[Run]) -> str:
+        """The label of the runs of CAWA; raises ConfigError if there are none."""
+        for run in runs:
+            if run.config.method == "cawa":
+                return run.label
+        raise ConfigError(f"parameter 'group': group '{self.group}' of study '{self.study}' has no run of method cawa, "
+                          "with which this notebook compares; choose another one")
+
     def pictures(self, first: dict[str, Run]) -> bool:
         """Whether these runs have pictures to show; published runs of real data have none."""
         if all(run.has_samples for run in first.values()):
