@@ -219,7 +219,7 @@ def test_a_profile_that_does_not_fit_is_refused(cluster, repository, what):
 
 def missing(said):
     """What the end of a call says of each output that is not there."""
-    return said.split("Missing, and why:\n")[1].split("\n\n")[0].splitlines()
+    return [line for line in said.split("Missing, and why:\n")[1].splitlines() if ": Slurm job " in line]
 
 
 def test_a_killed_call_leaves_jobs_that_the_next_one_names(cluster, repository):
