@@ -96,12 +96,12 @@ def write_metrics(folder, metrics: dict) -> None:
     """Write metrics.json, with checksums of what else lies in the folder: the run is done."""
     folder = Path(folder)
     sums = {path.name: sha256(path) for path in map(folder.joinpath, FILES) if path.is_file()}
-    write_json(folder / "metrics.json", metrics | {"checksums": sums | {"metrics.json": _sum_of(metrics)}})
+    write_json(folder / "metrics.json", metrics | {"checksums": sums | {"metrics.json": _sum_of(plain(metrics))}})
 
 
 def _sum_of(metrics):
-    """SHA-256 of metrics, whatever the file looks like."""
-    return hashlib.sha256(json.dumps(plain(metrics), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of metrics as JSON has them (`files.plain`), whatever the file looks like."""
+    return hashlib.sha256(json.dumps(metrics, sort_keys=True).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- reading
