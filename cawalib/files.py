@@ -95,8 +95,8 @@ def sha256(path) -> str:
 
 
 def content_sum(content) -> str:
-    """The SHA-256 of what JSON holds of `content`, whatever the file looks like."""
-    return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()
+    """The SHA-256 of `content` as JSON has it (see `plain`), whatever the file looks like."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 LONGEST_NAME = 255  # bytes of a file's or folder's name, in practically every file system

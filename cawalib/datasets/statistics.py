@@ -20,7 +20,7 @@ import pandas as pd
 
 from cawalib.datasets.base import DatasetError, SegmentationDataset, UnknownLabels
 from cawalib.datasets.processes import in_processes
-from cawalib.files import content_sum, write_json
+from cawalib.files import content_sum, plain, write_json
 from cawalib.progress import progress
 
 
@@ -199,11 +199,11 @@ def _refuse(dataset, problems):
 
 def _write(path, dataset, result):
     try:
-        kept = {
+        kept = plain({
             "digest": dataset.digest, "classes": dataset.classes, "size": len(dataset),
             "pixels": result.statistics.pixels, "images": result.statistics.images,
             "pixels_where_present": result.statistics.pixels_where_present, "together": result.together,
-            "sizes": result.sizes, "all_pixels": result.all_pixels}
+            "sizes": result.sizes, "all_pixels": result.all_pixels})
         write_json(path, kept | {"checksum": content_sum(kept)})
     except OSError as error:
         raise DatasetError(f"parameter 'prepared_root': {path} cannot be written ({error.strerror})") from None

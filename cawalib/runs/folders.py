@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cawalib.datasets import ClassStatistics
-from cawalib.files import content_sum, read_arrays, sha256, write_json
+from cawalib.files import content_sum, plain, read_arrays, sha256, write_json
 from cawalib.runs.behaviour import outdated
 from cawalib.runs.config import PLACE_FIELDS, RunConfig, config_from
 from cawalib.runs.locks import RunError
@@ -111,6 +111,7 @@ def write_metrics(folder, metrics: dict) -> None:
     """Write metrics.json, with checksums of what else lies in the folder: the run is done."""
     folder = Path(folder)
     sums = {path.name: sha256(path) for path in map(folder.joinpath, FILES) if path.is_file()}
+    metrics = plain(metrics)
     write_json(folder / "metrics.json", metrics | {"checksums": sums | {"metrics.json": content_sum(metrics)}})
 
 
