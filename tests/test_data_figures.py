@@ -164,6 +164,16 @@ def test_a_companion_of_a_rare_class_gets_a_column():
     assert len(shown) == 5 + 12 and statistics.classes[companion] in shown[5:]
 
 
+def test_classes_that_are_everywhere_are_no_companions():
+    """Twelve classes are in all of 100 images, twelve in half of them, but with three quarters of a rare class's."""
+    names = ("rare", *(f"everywhere {i}" for i in range(12)), *(f"companion {i}" for i in range(12)))
+    images = np.array([40] + [100] * 12 + [50] * 12)
+    together = np.minimum.outer(images, images)
+    together[0, 13:] = together[13:, 0] = 30
+    statistics = ClassStatistics(names, np.arange(1, 26), images, images, 100)
+    assert ticks(figures.co_occurrence(statistics, together, most=1).axes[0].xaxis) == ["rare", *names[13:]]
+
+
 def test_no_images_at_all():
     statistics, together = by_hand()
     nothing = ClassStatistics(statistics.classes, *(np.zeros(5, int) for _ in range(3)), 0)

@@ -232,10 +232,10 @@ def test_gains_by_hand(tmp_path):
 
 
 def test_of_many_classes_the_largest_changes_are_named_losses_too(tmp_path):
-    rise = np.zeros(60)
+    rise = np.zeros(24)
     rise[3], rise[7:12] = -0.3, 0.2
-    runs = [make_run(tmp_path, "cross entropy", iou=[0.5] * 60, count=60, method="none"),
-            make_run(tmp_path, iou=0.5 + rise, count=60)]
+    runs = [make_run(tmp_path, "cross entropy", iou=[0.5] * 24, count=24, method="none"),
+            make_run(tmp_path, iou=0.5 + rise, count=24)]
     shown = words(figures.gain_against_frequency(runs, "CAWA", "cross entropy", "test"))
     assert runs[0].metrics["classes"][3] in shown
 

@@ -38,7 +38,7 @@ def test_questions_pair_seeds_and_agree_with_compare(tmp_path):
 
 
 def test_each_side_is_judged_by_its_own_decision(tmp_path):
-    runs = three(tmp_path)
+    runs = three(tmp_path, seeds=(0, 1))
     for run in runs:  # the fitted line claims all pixels of the first two classes for the second
         some = run.metrics["splits"]["test"]["decision"]["others"]
         truth = np.sum(run.metrics["splits"]["test"]["confusion"], axis=1)
@@ -90,15 +90,11 @@ def test_tables_show_what_there_is(tmp_path):
     assert table.at[("CAWA", "accurate"), "calibration error"] == "5.0 ± 0.0"
     for run in runs:
         run.metrics["splits"]["test"]["decision"]["calibration_error"]["0"] = 0.1 + 0.01 * run.config.seed
-    spread = points_table(runs, "test").at[("CAWA", "rare"), "calibration error"]
-    assert spread == f"11.5 ± {np.std([0, 1, 2, 3], ddof=1):.1f}"
+    ours = points_table([run for run in runs if run.label == "CAWA"], "test")
+    assert ours.at[("CAWA", "rare"), "calibration error"] == f"11.5 ± {np.std([0, 1, 2, 3], ddof=1):.1f}"
     assert table.at[("CAWA", "balanced"), "calibration error"] == "" and table.at[("CAWA", "accurate"), "seeds"] == "4"
     text = questions_table(runs, "test")
     assert text.columns.tolist() == ["", "first", "minus", "metric", "seeds", "difference", "p", "p, Holm", "verdict"]
-    found = verdicts(runs, "test")
-    for column, name in (("p", "p"), ("p_holm", "p, Holm")):
-        assert text[name].tolist() == ["–" if np.isnan(p) else "<.001" if p < 0.001 else f"{p:.3f}"
-                                       for p in found[column]]
     assert questions_table([run for run in runs if run.label != "cross entropy"], "test").empty
 
 
@@ -124,7 +120,22 @@ def test_means_over_comparisons(tmp_path):
     further = pooled_from([one | {"pairs": 4} for one in map(dict, found)])
     assert row["in a further one"] == f"[{100 * further.predicted_low:+.1f}, {100 * further.predicted_high:+.1f}]" \
         .replace("-", "−")
-    # what one comparison alone answers is not pooled
-    fewer = {"all": groups["0.1"], "two": [run for run in groups["0.2"] if run.label != "inverse square root"]}
-    firsts = pooled_table(fewer, "test")[["first", "minus"]].to_numpy().ravel()
-    assert "CAWA, rare" in firsts and not any("inverse" in side for side in firsts)
+
+
+def by_hand(first, p, p_holm):
+    """A row of `verdicts`."""
+    return {"hypothesis": "", "first": first, "second": "cross entropy", "metric": "mIoU", "seeds": 3,
+            "difference": 0.1, "low": 0.05, "high": 0.15, "p": p, "p_holm": p_holm, "verdict": "not decided"}
+
+
+def test_what_one_comparison_alone_answers_is_not_pooled(monkeypatch):
+    monkeypatch.setattr("cawalib.results.verdicts.verdicts", lambda firsts, split: pd.DataFrame(
+        [by_hand(first, 0.02, 0.2) for first in firsts]))
+    assert pooled_table({"one": ["CAWA", "focal"], "other": ["CAWA"]}, "test")["first"].tolist() == ["CAWA"]
+
+
+def test_p_values_before_and_after_holms_correction(monkeypatch):
+    rows = [by_hand("a", 0.0004, 0.0012), by_hand("b", 0.02, 0.304), by_hand("c", np.nan, np.nan)]
+    monkeypatch.setattr("cawalib.results.verdicts.verdicts", lambda runs, split: pd.DataFrame(rows))
+    text = questions_table([], "test")
+    assert text[["p", "p, Holm"]].values.tolist() == [["<.001", "0.001"], ["0.020", "0.304"], ["–", "–"]]
