@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from rankseg import RankSEG
 from sklearn.metrics import f1_score, jaccard_score
 from torch import nn
 from torch.nn import functional
@@ -247,7 +248,10 @@ def test_every_decision_of_a_pass_against_one_by_one():
     assert np.diag(found["points"]["accurate"]).tolist() == counted(-WEIGHT.log())[0]
     assert set(found["points"]) == {"balanced", "accurate"}
     assert np.diag(tally.confusion).tolist() == counted(torch.zeros(3))[0]
-    assert sum(found["others"]["RankSEG"]["predicted"]) == valid.sum()
+    # the package itself, on the posterior, for the IoU
+    ranked = RankSEG(metric="iou")((large - WEIGHT.log()[:, None, None]).softmax(dim=0)[None])[0]
+    assert found["others"]["RankSEG"]["predicted"] == [int(((ranked == c) & valid).sum()) for c in range(3)]
+    assert found["others"]["RankSEG"]["hits"] == [int(((ranked == c) & (truth == c)).sum()) for c in range(3)]
     for alpha in (0, 1):
         confidence, chosen = (large - alpha * WEIGHT.log()[:, None, None]).softmax(dim=0).max(dim=0)
         seen = valid[::2, ::2]
