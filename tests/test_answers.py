@@ -210,8 +210,13 @@ def test_runs_beside_share_all_but_the_method(tmp_path):
     assert found.config.focal_gamma == 3
 
 
-def test_what_the_reading_notebooks_choose(tmp_path, capsys):
-    report = ReportConfig(study="demo", baseline="a", rival="b")
+def test_what_the_reading_notebooks_choose(tmp_path, monkeypatch, capsys):
+    (tmp_path / "workflow" / "grids").mkdir(parents=True)
+    labels = "".join(f"    {label}: {{method: none}}\n" for label in "abcdefghij")
+    (tmp_path / "workflow" / "grids" / "ten.yaml").write_text(
+        f"common: {{device: cpu}}\nseeds: [0]\ngroups:\n  methods:\n{labels}")
+    monkeypatch.chdir(tmp_path)
+    report = ReportConfig(study="ten", baseline="a", rival="b")
     made = [make_run(tmp_path, label, seed, method="focal", focal_gamma=gamma)
             for gamma, label in enumerate("abcdefghij") for seed in (1, 0)]
     first = report.first_of_each(made)

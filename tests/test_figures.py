@@ -11,7 +11,7 @@ from IPython.core.pylabtools import select_figure_formats
 from matplotlib.colors import same_color
 from synthetic_runs import make_run, make_study
 
-from cawalib.results import ComparisonError, figures, tables, write_table
+from cawalib.results import ComparisonError, figures, forms, tables, write_table
 from cawalib.results.figures import style
 from cawalib.runs import load_run, write_metrics
 
@@ -448,5 +448,5 @@ def test_tables_are_written_three_ways(tmp_path):
     assert "**22.0 ± 2.6**" in text[".md"] and r"15.3]\*" in text[".md"]
     assert r"\textbf{22.0 $\pm$ 2.6}" in text[".tex"] and r"\toprule" in text[".tex"]
     assert "±" not in text[".tex"] and "+15.3]$^{*}$" in text[".tex"]
-    worse = tables.latex(tables.main_table(runs, "CAWA", "test"))
+    worse = forms.latex(tables.main_table(runs, "CAWA", "test"))
     assert "$-$11.0 [$-$15.3, $-$6.7]$^{*}$" in worse and "−" not in worse

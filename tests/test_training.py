@@ -282,8 +282,8 @@ def test_a_checkpoint_half_written_leaves_the_one_of_before(bare, monkeypatch):
     path = run.config.folder / "checkpoint" / "last.pt"
     before = path.read_bytes()
 
-    def killed(state, place):
-        Path(place).write_bytes(b"half")
+    def killed(state, file):
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", killed)
