@@ -12,7 +12,7 @@ UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: book dist mutants offline-weights setup paper evidence slurm slurm-test test test-browser test-frameworks test-install \
+.PHONY: book dist mutants stress offline-weights setup paper evidence slurm slurm-test test test-browser test-frameworks test-install \
   lab lint lock notebooks
 
 setup: .venv/.ready
@@ -94,6 +94,10 @@ slurm-test: slurm
 # would the tests notice? One fault at a time in a copy of the code (tests/mutants); an hour and more on two cores
 mutants: setup
 	$(BIN)/python tests/mutants/check_mutants.py $(MUTANTS_OPTIONS)
+
+# what is promised of kills, full disks, damaged files, bad input and calls at once (tests/stress), counted
+stress: setup
+	$(BIN)/python tests/stress/check_stress.py $(STRESS_OPTIONS)
 
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)

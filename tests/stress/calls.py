@@ -23,11 +23,10 @@ def two_runs(place, folder, tally, random, count, expected) -> None:
     for number in range(count):
         outputs = folder / f"run{number}"
         run = place.runs(outputs)[0]
-        given = {name: value for name, value in run.changed().items() if name != "method"} | {"method": "none"}
         calls = []
         for call in ("a", "b"):
             (outputs / call).mkdir(parents=True, exist_ok=True)
-            calls.append(place.notebook("02_baseline", outputs / call / "out.ipynb", **given))
+            calls.append(place.start(*place.notebook(run, outputs / call / "out.ipynb")))
             time.sleep(float(random.uniform(0, 3)))
         ends = [finish(call) for call in calls]
         codes = sorted(code for code, _ in ends)

@@ -8,12 +8,13 @@ import sys
 import time
 import uuid
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 from copies import copy_of_the_code
 
+from cawalib.notebook import read_notebook
 from cawalib.runs import RunError, load_run, load_study
 from cawalib.training import tiny_runs
 
@@ -84,10 +85,13 @@ class Place:
                           "--rerun-incomplete", "--quiet", "rules", "host", "--keep-going", "--config",
                           f"study={STUDY}", f"data_workers={workers}", *settings, "--", *targets)
 
-    def notebook(self, name: str, out: Path, **parameters) -> subprocess.Popen:
-        given = [word for key, value in parameters.items() for word in ("-p", key, str(value))]
-        return self.start("-m", "cawalib.notebook", f"notebooks/{name}.ipynb", out, *given, "--leave-out",
-                          "walk-through", stdin=subprocess.DEVNULL)
+    def notebook(self, run, out: Path) -> list[str]:
+        """The arguments of `python` that make a run of plain weights by notebook 02, without Snakemake."""
+        path = "notebooks/02_baseline.ipynb"
+        defaults = read_notebook(self.code / path)[1]
+        given = {name: value for name, value in asdict(run).items() if value != defaults.get(name, value)}
+        return ["-m", "cawalib.notebook", path, str(out), "--leave-out", "walk-through",
+                *(word for name, value in given.items() for word in ("-p", name, str(value)))]
 
 
 def finish(process: subprocess.Popen, seconds=PATIENCE) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """A disk that is full at some moment of a run: named, nothing half-written taken as done; with more room it goes on."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -15,10 +16,10 @@ def can_mount() -> bool:
 _AS_ROOT = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
 IN_SMALL_ROOM = """
 mount -t tmpfs -o size={room}k none {folder} || exit 99
-{python} -m cawalib.notebook {call} 2>&1; echo "exit status $?"
+{python} {call} 2>&1; echo "exit status $?"
 mount -o remount,size=200m {folder}
 echo "more room"
-{python} -m cawalib.notebook {call} 2>&1; echo "exit status $?"
+{python} {call} 2>&1; echo "exit status $?"
 cp -r {folder}/. {kept}
 umount {folder}
 """
@@ -30,9 +31,7 @@ def full_disks(place, folder, tally, sizes, expected) -> None:
         room, kept = folder / f"room{percent}", folder / f"kept{percent}"
         room.mkdir(parents=True), kept.mkdir()
         run = place.runs(room)[0]
-        given = {name: value for name, value in run.changed().items() if name != "method"} | {"method": "none"}
-        call = " ".join(["notebooks/02_baseline.ipynb", f"'{room}/out.ipynb'", "--leave-out walk-through"]
-                        + [f"-p {name} '{value}'" for name, value in given.items()])
+        call = shlex.join(place.notebook(run, room / "out.ipynb"))
         script = IN_SMALL_ROOM.format(room=max(4, percent * _size(place, folder) // 100), folder=room, kept=kept,
                                       python=sys.executable, call=call)
         process = place.start("-c", f"import os, sys; os.execvp({(_AS_ROOT + ['sh'])[0]!r}, "
