@@ -15,10 +15,6 @@ from cawalib.training import read_checkpoint, read_network, train
 ERRORS = (RunError, ConfigError, DatasetError)
 
 
-def read_run(folder):
-    return read(folder)
-
-
 def targets(place, folder):
     """(name, file, what reads it) of every file that a run or somebody who uses one reads back."""
     config = place.runs(folder / "outputs")[2].replace(epochs=2)
@@ -41,7 +37,7 @@ def targets(place, folder):
         with contextlib.redirect_stdout(io.StringIO()):
             return train(config).metrics
 
-    found = [(name, run.folder / name, lambda: read_run(run.folder)) for name in
+    found = [(name, run.folder / name, lambda: read(run.folder)) for name in
              ("config.json", "environment.json", "history.csv", "class_weights.csv", "samples.npz", "metrics.json")]
     found += [("checkpoint", run.folder / "checkpoint" / "last.pt",
                lambda: read_checkpoint(run.folder / "checkpoint" / "last.pt")),
