@@ -9,6 +9,7 @@ from PIL import Image
 from cawalib.notebook import own_photographs as own
 from cawalib.predict import TrainedNetwork
 from cawalib.runs import RunConfig, RunError
+from cawalib.settings import ConfigError
 from cawalib.training import SegmentationModel
 
 
@@ -37,6 +38,11 @@ def test_the_point_moves_classes_and_is_told(network, tmp_path):
     assert [axes.get_title() for axes in figure.axes[:4]] == ["photograph", "rare", "balanced", "accurate"]
     plain = TrainedNetwork(network.model, network.config, network.classes, network.palette, torch.ones(3), "nowhere")
     assert own.what_the_point_moves(plain, own.by_point(plain, given)).startswith("The point makes no difference here")
+
+
+def test_a_point_that_there_is_not_is_named_before_anything_is_done():
+    with pytest.raises(ConfigError, match="parameter 'point': found 'middle'; expected one of rare, balanced, accurate"):
+        own.PhotographsConfig(point="middle")
 
 
 def test_where_nothing_is_there(tmp_path):

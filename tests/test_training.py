@@ -452,7 +452,7 @@ NOT_HERE = [
     ({"mixed_precision": "fp16"}, "parameter 'mixed_precision': found 'fp16', which needs a GPU"),
     ({"network": "unet", "encoder": "resnet19"}, "parameter 'encoder': found 'resnet19'"),
     ({"network": "lraspp_mobilenet_v3_large", "encoder_weights": "imagenet"}, "parameter 'encoder_weights': the Image"),
-    ({"initial_weights": "nowhere.safetensors"}, "nowhere.safetensors: not found"),
+    ({"initial_weights": "nowhere.safetensors"}, "parameter 'initial_weights': nowhere.safetensors: not"),
     ({"outputs_root": "pyproject.toml"}, "parameter 'outputs_root': pyproject.toml is not a folder"),
     ({"outputs_root": ""}, "parameter 'outputs_root': found '', expected a folder"),
     ({"outputs_root": "x" * 300}, "parameter 'outputs_root': x{40}... is too long, its longest name has 300 bytes"),

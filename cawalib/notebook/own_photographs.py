@@ -28,7 +28,7 @@ from cawalib.results.figures import (
     shrunk,
 )
 from cawalib.runs import RunConfig, RunError
-from cawalib.settings import DataConfig
+from cawalib.settings import DataConfig, check_choice
 from cawalib.training import train
 
 SCENES = 3
@@ -36,7 +36,7 @@ SCENES = 3
 
 @dataclass(frozen=True)
 class PhotographsConfig:
-    """The notebook's parameters."""
+    """The notebook's parameters; raises ConfigError where the point or the device is none of its choices."""
 
     network: str = "outputs/runs"
     photographs: str = ""
@@ -45,6 +45,10 @@ class PhotographsConfig:
     maps: bool = True
     epochs: int = 6
     device: str = "auto"
+
+    def __post_init__(self):
+        check_choice("point", self.point, tuple(POINTS))
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
 
 
 def network_of(config: PhotographsConfig) -> TrainedNetwork:

@@ -65,7 +65,10 @@ def check_start(config: RunConfig) -> None:
     """Raises ConfigError unless a run's 'initial_weights' are those of its network."""
     if not config.initial_weights:
         return
-    settings = read_network(config.initial_weights)[1]["settings"]
+    try:
+        settings = read_network(config.initial_weights)[1]["settings"]
+    except ConfigError as error:
+        raise ConfigError(f"parameter 'initial_weights': {error}") from None
     for name in ("network", "encoder"):
         found, expected = settings.get(name, getattr(RunConfig, name)), getattr(config, name)
         if found != expected:

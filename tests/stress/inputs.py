@@ -20,7 +20,7 @@ TRAINED = [
     ("02", "image_width=-32", "image_width"), ("02", "batch_size=0", "batch_size"),
     ("02", "batch_size=100000", "batch_size"), ("02", "seed=-1", "seed"), ("02", "seed=1e3", "seed"),
     ("02", "outputs_root=", "outputs_root"), ("02", "outputs_root=/proc/nowhere", "outputs_root"),
-    ("02", f"outputs_root={LONG}", "name too long"), ("02", "imbalance=0.5", "imbalance"),
+    ("02", f"outputs_root={LONG}", "too long"), ("02", "imbalance=0.5", "imbalance"),
     ("02", "imbalance=x", "imbalance"), ("02", "smoke=maybe", "smoke"), ("02", "smoke=1", "smoke"),
     ("02", "scale_min=2.0 scale_max=1.0", "scale_m"), ("02", "scale_min=0", "scale_min"),
     ("02", "validate_every=0", "validate_every"), ("02", "optimizer=adam", "optimizer"),
