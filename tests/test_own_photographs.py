@@ -41,7 +41,7 @@ def test_the_point_moves_classes_and_is_told(network, tmp_path):
 
 
 def test_a_point_that_there_is_not_is_named_before_anything_is_done():
-    with pytest.raises(ConfigError, match="parameter 'point': found 'middle'; expected one of rare, balanced, accurate"):
+    with pytest.raises(ConfigError, match="parameter 'point': found 'middle'; expected one of rare"):
         own.PhotographsConfig(point="middle")
 
 
