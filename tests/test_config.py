@@ -143,6 +143,8 @@ MALFORMED = {
     "label twice": (OURS, "plain: {method: cawa}",
                     "line 6 and 7: 'plain' stands more than once in 'groups' -> 'methods'"),
     "setting twice": ("none}", "none, method: cawa}", "line 6: 'method' stands more than once in .* -> 'plain'"),
+    "merged twice": (f"{PLAIN}\n    {OURS}", f"<<: {{{PLAIN}}}\n    <<: {{{OURS}}}",
+                     "line 6 and 7: '<<' stands more than once in .* -> 'methods', where both hold the same entry"),
     "key nobody reads": ("seeds: [0, 1]", "seeds: [0, 1]\nspilt: val",
                          "key 'spilt': nothing reads it; did you mean 'split'"),
     "key misspelt": ("seeds: [0, 1]", "sedes: [0, 1]", "key 'sedes': nothing reads it; did you mean 'seeds'"),

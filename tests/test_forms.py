@@ -140,11 +140,13 @@ def test_file_names(name, expected):
 
 
 def test_run_folders_keep_names_that_look_like_numbers_or_nothing(monkeypatch, tmp_path):
-    names = ("1", "01", "1e3", "None", "NA", "nan", "null", "True", "$x$", '"', "a,b")
+    names = ("1", "01", "1e3", "None", "NA", "nan", "learning rate", "True", "$x$", '"', "a,b")
     monkeypatch.setattr(synthetic_runs, "NAMES", names)
     run = make_run(tmp_path, "CAWA", 0, count=11, method="cawa")
     assert tuple(run.class_weights["class"][:11]) == names and tuple(run.metrics["classes"]) == names
-    assert list(weights_over_thirds([run]).index) == [*names, "learning rate"]
+    table = weights_over_thirds([run])
+    assert list(table.index) == [*names, "learning rate"]
+    assert table.iloc[6, 0].count("±") == 1 and table.iloc[-1, 0].count(" to ") == 1  # a class, and what stands below
 
 
 def test_metadata_of_a_network(tmp_path):

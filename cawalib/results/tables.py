@@ -218,17 +218,17 @@ def weights_over_thirds(runs: list[Run]) -> pd.DataFrame:
     parts.columns = ["mean", "within"]
     ends = weights[weights["update"] == last].groupby("class")["weight"].agg(["mean", "std"])
     classes = runs[0].metrics["classes"]
-    rows = {}
+    rows = []  # the name in front: a class may be called as the last row is
     for index in np.argsort([-pixels for pixels in runs[0].metrics["train_pixels"]], kind="stable"):
         name = classes[index]
         cells = [parts.loc[name, third] for third in thirds]
-        rows[name] = [f"{cell['mean'].mean():.2f} ± {np.sqrt((cell['within'] ** 2).mean()):.2f}" for cell in cells]
-        rows[name].append(f"{ends.at[name, 'mean']:.2f}" + f" ± {ends.at[name, 'std']:.2f}" * (len(runs) > 1))
+        rows.append([name, *(f"{cell['mean'].mean():.2f} ± {np.sqrt((cell['within'] ** 2).mean()):.2f}" for cell in cells),
+                     f"{ends.at[name, 'mean']:.2f}" + f" ± {ends.at[name, 'std']:.2f}" * (len(runs) > 1)])
     rates = [runs[0].config.learning_rate, *runs[0].history["learning_rate"]]
     marks = [rates[round(third * (len(rates) - 1) / 3)] for third in range(4)]
-    rows["learning rate"] = [f"{start:.4f} to {end:.4f}" for start, end in zip(marks, marks[1:], strict=False)]
-    rows["learning rate"].append(f"{marks[-1]:.4f}")
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[*thirds, "last update"]).rename_axis("class")
+    spans = [f"{start:.4f} to {end:.4f}" for start, end in zip(marks, marks[1:], strict=False)]
+    rows.append(["learning rate", *spans, f"{marks[-1]:.4f}"])
+    return pd.DataFrame(rows, columns=["class", *thirds, "last update"]).set_index("class")
 
 
 def settings_table(runs: list[Run], split: str = "val") -> pd.DataFrame:

@@ -114,14 +114,14 @@ def _walk(root, where):
 def _check_keys(node, path, where):
     lines_of = {}
     for key, _ in node.value:
-        if key.tag != "tag:yaml.org,2002:merge":
-            lines_of.setdefault((key.tag, str(key.value)), []).append(key.start_mark.line + 1)
+        lines_of.setdefault((key.tag, str(key.value)), []).append(key.start_mark.line + 1)
     for (_, key), found in lines_of.items():
         if len(found) > 1:
             inside = f" in {' -> '.join(map(repr, path))}" if path else ""
             lines = "line " + " and ".join(map(str, dict.fromkeys(found)))
-            raise ConfigError(f"{where}, {lines}: {key!r} stands more than once{inside}, "
-                            "and only the last one would count; rename or delete one")
+            hint = ("where both hold the same entry, one of the two would silently go; write << : [*a, *b], of which the "
+                    "first counts" if key == "<<" else "and only the last one would count; rename or delete one")
+            raise ConfigError(f"{where}, {lines}: {key!r} stands more than once{inside}, {hint}")
 
 
 # ---------------------------------------------------------------- parts of it

@@ -2,6 +2,7 @@
 
     python tests/mutants/check_mutants.py                      all of them (`make mutants`)
     python tests/mutants/check_mutants.py --only method cam    those whose file's path holds one of these words
+    python tests/mutants/check_mutants.py --write docs/trust.md  and its table into the page
 
 Each YAML file beside this one is a list of mutants:
 
@@ -22,17 +23,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
+import pandas as pd
 import yaml
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from copies import ROOT, copy_of_the_code  # noqa: E402
+from counts import into_page  # noqa: E402
 
 LOWEST = 0.9  # share of the mutants of each file that must be killed
 MINUTES = 10  # of one mutant's tests; one that makes them hang counts as killed, and is listed: the machine may be slow
@@ -91,6 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="part of a mutated file's path")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="mutants tried at once")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     options = parser.parse_args()
     mutants = read_mutants(options.only)
     tried = [mutant for mutant in mutants if "equivalent" not in mutant]
@@ -104,26 +107,34 @@ def main() -> int:
         def noticed(mutant):
             folder = copies.get()
             try:
-                return try_one(mutant, folder)
+                dead = try_one(mutant, folder)
+                if not dead:
+                    print(f"lives: {mutant['file']}: {mutant['was']!r} -> {mutant['now']!r}", flush=True)
+                return dead
             finally:
                 copies.put(folder)
 
         killed = list(pool.map(noticed, tried))
-    return report(mutants, tried, killed)
+    lowest, text = table(mutants, tried, killed)
+    print(text)
+    if options.write:
+        into_page(options.write, "make mutants", text)
+    return int(lowest < LOWEST)
 
 
-def report(mutants, tried, killed) -> int:
-    """Print who lived, and killed of tried per file; 1 if a file's share is below LOWEST."""
-    for mutant, dead in zip(tried, killed, strict=True):
-        if not dead:
-            print(f"lives: {mutant['file']}: {mutant['was']!r} -> {mutant['now']!r}")
-    total, dead = (Counter(mutant["file"] for mutant in some) for some in
-                   (tried, [mutant for mutant, dead in zip(tried, killed, strict=True) if dead]))
-    for file in sorted(total):
-        print(f"{file}: {dead[file]} of {total[file]} killed, {100 * dead[file] / total[file]:.0f} %")
-    print(f"{len(tried)} mutants tried, {sum(killed)} killed, {100 * sum(killed) / len(tried):.0f} %; "
-          f"{len(mutants) - len(tried)} equivalent")
-    return int(any(dead[file] < LOWEST * total[file] for file in total))
+def table(mutants, tried, killed) -> tuple[float, str]:
+    """The lowest share of a file's that was killed; a table by parts of the library, and a sentence for all."""
+    found = pd.DataFrame({"file": [mutant["file"] for mutant in tried], "killed": killed})
+    found["part"] = found["file"].map(lambda file: Path(file).parent.name if file.count("/") > 1 else "the ground")
+    files = found.groupby(["part", "file"], sort=False)["killed"].agg(["size", "sum", "mean"])
+    lines = ["| part | files | tried | killed | share | lowest of a file |", "|:--|--:|--:|--:|--:|--:|"]
+    for part, own in files.groupby("part", sort=False):
+        (_, worst), tried_here, dead = own["mean"].idxmin(), own["size"].sum(), own["sum"].sum()
+        lines.append(f"| {part} | {len(own)} | {tried_here} | {dead} | {dead / tried_here:.0%} "
+                     f"| {own['mean'].min():.0%} ({Path(worst).stem}) |")
+    sentence = (f"In all: {len(tried)} tried, {sum(killed)} killed, {sum(killed) / len(tried):.1%}; "
+                f"{len(mutants) - len(tried)} more are equivalent, each with its reason.")
+    return files["mean"].min(), "\n".join([*lines, "", sentence])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ printed with what was done. The exit status is 1 if one of them was silent, or n
 """
 
 import argparse
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -24,9 +23,9 @@ import damage  # noqa: E402
 import disk  # noqa: E402
 import inputs  # noqa: E402
 import kills  # noqa: E402
+from counts import into_page  # noqa: E402
 
-PARTS = ("kills", "two", "disk", "damage", "inputs", "calls")
-MARKED = re.compile(r"(<!-- counts: make stress -->\n).*?(<!-- end of counts -->)", re.DOTALL)
+PARTS = ("kills", "scripts", "disk", "damage", "inputs", "calls")
 
 
 def campaign(folder: Path, random, parts=PARTS, share=1.0) -> common.Tally:
@@ -52,8 +51,9 @@ def campaign(folder: Path, random, parts=PARTS, share=1.0) -> common.Tally:
     if "kills" in parts:
         for workers in (0, 2):
             kills.kill_study(place, folder / f"kills{workers}", tally, random, times(20), workers, expected, seconds)
-    if "two" in parts:
-        kills.kill_two_processes(place, folder / "two", tally, random, times(10))
+    if "scripts" in parts:
+        for processes, count in ((1, 4), (2, 10)):
+            kills.kill_run(place, folder / f"scripts{processes}", tally, random, times(count), processes)
     return tally
 
 
@@ -69,8 +69,7 @@ def main() -> int:
     text = f"{tally.table()}\n\nIn all: {tally.summary()}."
     print(text)
     if options.write:
-        page = MARKED.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", options.write.read_text())
-        options.write.write_text(page)
+        into_page(options.write, "make stress", text)
     return bool(tally.faults)
 
 

@@ -59,31 +59,26 @@ def _kill(process, random) -> str:
     return f"{number.name} to {len(chosen)} of {len(there)}: {'; '.join(words)[:200]}"
 
 
-def kill_two_processes(place, folder, tally, random, count) -> None:
-    """One run over two processes: one of its ranks, or torchrun itself, is killed until `count` kills are done."""
-    part = "kills, two processes for one run"
-    config = place.runs(folder / "peace")[2]
+def kill_run(place, folder, tally, random, count, processes) -> None:
+    """One run in a script, with two processes under torchrun: `count` times one of them, or all, are killed."""
+    part = f"kills, a run of {processes} process{'es' * (processes > 1)} without Snakemake"
     started = time.monotonic()
-    finish(_two(place, folder / "peace"))
-    seconds, expected = time.monotonic() - started, numbers(config.folder)
-    assert expected is not None, "two processes do not end well when they are left in peace"
-    kills, number = 0, 0
-    while kills < count:
+    finish(_script(place, folder / "peace", processes))
+    seconds, expected = time.monotonic() - started, numbers(place.runs(folder / "peace")[2].folder)
+    assert expected is not None, "the run does not end well when it is left in peace"
+    for number in range(count):
         outputs = folder / str(number)
-        run = place.runs(outputs)[2]
-        process = _two(place, outputs)
+        process = _script(place, outputs, processes)
         time.sleep(float(random.uniform(0, 1.1 * seconds)))
         what = _kill(process, random)
         finish(process)
         quiet = wait_for_quiet(process)
-        kills += 1
-        code, output = finish(_two(place, outputs)) if quiet else (1, "something went on")
-        same = not code and numbers(run.folder) == expected
+        code, output = finish(_script(place, outputs, processes)) if quiet else (1, "something went on")
+        same = not code and numbers(place.runs(outputs)[2].folder) == expected
         tally.add(part, OUTCOMES[0] if same else OUTCOMES[2], f"{what}: exit status {code}, {output[-500:]}")
-        number += 1
 
 
-def _two(place, outputs):
-    arguments = [f"{name}={value}" for name, value in place.settings(outputs).items()]
-    return place.start("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-                       place.code / "tests" / "stress" / "two_processes.py", *arguments)
+def _script(place, outputs, processes):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] * (processes > 1)
+    settings = [f"{name}={value}" for name, value in place.settings(outputs).items()]
+    return place.start(*torchrun, place.code / "tests" / "stress" / "one_run.py", *settings)

@@ -1,4 +1,4 @@
-"""The CAWA run of the small study, for torchrun: settings as name=value."""
+"""The CAWA run of the small study, in a script of its own, for torchrun too: settings as name=value."""
 
 import sys
 from pathlib import Path
