@@ -3,13 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from synthetic_runs import make_run
 
 from cawalib.results import both_halves, compare, curve, height, points_table, questions_table
 from cawalib.results.decisions import at_its_accuracy
-from cawalib.results.statistics import pooled_from
-from cawalib.results.verdicts import pooled_table, verdicts
+from cawalib.results.verdicts import verdicts
 
 
 def three(root, seeds=(0, 1, 2, 3), gain=0.1, count=6, labels=("none", "inverse_sqrt", "cawa"), **settings):
@@ -106,32 +104,10 @@ def test_own_classes_are_judged_without_their_background_as_well(tmp_path):
     assert "foreground mIoU" not in set(verdicts(three(tmp_path / "streets"), "test")["metric"])
 
 
-def test_means_over_comparisons(tmp_path):
-    groups = {str(gain): three(tmp_path / str(gain), gain=gain) for gain in (0.1, 0.2, 0.4)}
-    table = pooled_table(groups, "test").set_index(["first", "minus", "metric"])
-    row = table.loc["CAWA, rare", "cross entropy", "mIoU"]
-    found = [verdicts(runs, "test").set_index(["first", "second", "metric"]).loc["CAWA, rare", "cross entropy", "mIoU"]
-             for runs in groups.values()]
-    # so unlike each other that each counts alike: their plain mean, and Student's interval of the three
-    interval = stats.ttest_1samp([one["difference"] for one in found], 0).confidence_interval()
-    assert row["mean"] == (f"{100 * np.mean([one['difference'] for one in found]):+.1f} [{100 * interval.low:+.1f}, "
-                           f"{100 * interval.high:+.1f}]").replace("-", "−")
-    assert row["comparisons"] == "3"
-    further = pooled_from([one | {"pairs": 4} for one in map(dict, found)])
-    assert row["in a further one"] == f"[{100 * further.predicted_low:+.1f}, {100 * further.predicted_high:+.1f}]" \
-        .replace("-", "−")
-
-
 def by_hand(first, p, p_holm):
     """A row of `verdicts`."""
     return {"hypothesis": "", "first": first, "second": "cross entropy", "metric": "mIoU", "seeds": 3,
             "difference": 0.1, "low": 0.05, "high": 0.15, "p": p, "p_holm": p_holm, "verdict": "not decided"}
-
-
-def test_what_one_comparison_alone_answers_is_not_pooled(monkeypatch):
-    monkeypatch.setattr("cawalib.results.verdicts.verdicts", lambda firsts, split: pd.DataFrame(
-        [by_hand(first, 0.02, 0.2) for first in firsts]))
-    assert pooled_table({"one": ["CAWA", "focal"], "other": ["CAWA"]}, "test")["first"].tolist() == ["CAWA"]
 
 
 def test_p_values_before_and_after_holms_correction(monkeypatch):

@@ -1,6 +1,7 @@
 """Pages whose tables and counted sentences are generated: what stands between two markers is never typed.
 
-    python -m cawalib.results.pages            write them into README.md and docs/evidence.md
+    python -m cawalib.results.pages            write them into README.md and docs/evidence.md, and what all comparisons
+                                               say together into outputs/reference/regimes.md
 
 In a page, a table of a study's page, or of a file that is nothing else:
 
@@ -23,12 +24,14 @@ from functools import cache
 from pathlib import Path
 
 from cawalib.files import atomic
+from cawalib.results import regimes
 from cawalib.results.measures import ComparisonError
 from cawalib.results.side_by_side import SideBySide, side_by_side
 from cawalib.results.tables import difference_text
 from cawalib.runs import ARCHIVE, RunError, load_runs, load_study
 from cawalib.settings import ConfigError
 
+REGIMES = "outputs/reference/regimes.md"
 PAGES = ("README.md", "docs/evidence.md")
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 COUNTED = ("better", "worse", "decided")
@@ -97,14 +100,15 @@ def _evidence(root) -> SideBySide:
 
 
 def main() -> int:
-    for page in PAGES:
+    for page in (REGIMES, *PAGES):  # in this order: the others quote the first
         try:
-            text = fill(Path(page).read_text())
+            text = regimes.page() if page == REGIMES else fill(Path(page).read_text())
         except (FileNotFoundError, ComparisonError, RunError, ConfigError) as error:
             print(f"cawalib.results.pages: error: {page}: {error}", file=sys.stderr)
             return 1
-        with atomic(page) as partial:
-            partial.write_text(text)
+        if text:
+            with atomic(page) as partial:
+                partial.write_text(text)
     return 0
 
 

@@ -1,7 +1,7 @@
 """A finished study in a few files, where it can be committed as a reference, and its runs back from there.
 
     python -m cawalib.results.publish demo outputs/reference/demo
-    python -m cawalib.results.publish evidence outputs/reference/evidence --unfinished    what there is of a long study
+    python -m cawalib.results.publish evidence outputs/reference/evidence --unfinished    of a long study
     python -m cawalib.results.publish evidence outputs/reference/evidence --restore       published runs back to outputs
 """
 
@@ -21,6 +21,7 @@ from cawalib.results import forms
 from cawalib.results.figures.style import save
 from cawalib.results.measures import tidy
 from cawalib.results.side_by_side import side_by_side
+from cawalib.results.verdicts import both_halves, can_be_asked
 from cawalib.runs import (
     ARCHIVE,
     Run,
@@ -57,7 +58,8 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
         target: folder; what it holds of the same names is replaced.
         outputs_root: where the figures and tables of the study are.
         command: what made the runs, for the README.
-        unfinished: publish the runs and tables that are there; the README says how many are missing.
+        unfinished: keep the runs that are there, and show those of whole groups alone: a table that misses runs, or is
+            looked at before they are made, says what was not asked. The README says how many are missing.
 
     Raises:
         RunError: a run that may not be published, by name, or tables that are missing.
@@ -66,20 +68,35 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
     if not runs:
         raise RunError(f"study '{study.name}': not one run is finished; train some first")
     drawn = {kind: Path(outputs_root, kind, study.name) for kind in ("tables", "figures")}
+    groups = whole_groups(study, runs)
     for group in study.compared:
         path = drawn["tables"] / group_folder(group) / "main.md"
         if not path.is_file() and not unfinished:
             raise RunError(f"{path}: not found; draw the study's figures and tables first (notebook 05)")
     target.mkdir(parents=True, exist_ok=True)
-    write_archive(target / ARCHIVE, runs, _shown(study, runs))
-    write_table(target / "runs.csv", runs_table(runs))
+    write_archive(target / ARCHIVE, runs, _shown(study, runs) if groups else ())
+    whole = [run for run in runs if run.group in groups]
     counted = set()
-    for group in study.compared:
-        data = {run.environment["data_digest"] for run in runs if run.group == group}
+    for group in filter(groups.__contains__, study.compared):
+        own = [run for run in whole if run.group == group]
+        data = {run.environment["data_digest"] for run in own}
         left_out = {"class_frequencies"} if data <= counted else set()  # of the same data once
         counted |= data
         _copy_figures(study, group, drawn["figures"], target / "figures", left_out)
-        _write_page(study, group, drawn["tables"] / group_folder(group), target)
+        _write_page(study, own, drawn["tables"] / group_folder(group), target)
+    if whole:
+        write_table(target / "runs.csv", runs_table(whole))
+        _write_beside(study, whole, target)
+    _write_text(target / "README.md", _readme(study, runs, command))
+
+
+def whole_groups(study: Study, runs: list[Run]) -> list[str]:
+    """The groups all of whose runs are there."""
+    found, wanted = Counter(run.group for run in runs), Counter(entry.group for entry, _ in study.configs())
+    return [group for group, count in wanted.items() if found[group] == count]
+
+
+def _write_beside(study, runs, target):
     beside = side_by_side(study, runs)
     if beside:
         sections = [f"## {name}\n\n{forms.markdown(table)}" for name, table in beside.tables().items()]
@@ -87,7 +104,6 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
                     f"{HOW_TO_READ}\n\n" + "\n".join(sections))
         if "CAWA" in beside.baselines:
             save(beside.figure(), target / "figures", "across_groups")
-    _write_text(target / "README.md", _readme(study, runs, command))
 
 
 def _copy_figures(study, group, source, target, left_out):
@@ -106,13 +122,16 @@ def page_of(group: str) -> str:
     return f"{group_folder(group) or 'methods'}.md"
 
 
-def _write_page(study, group, source, target):
-    """All tables of a group on one page, a section each."""
+def _write_page(study, runs, source, target):
+    """What came out of a group, and all of its tables, on one page, a section each."""
+    group = runs[0].group
     paths = sorted(source.glob("*.md"), key=lambda path: ([*FIRST, path.stem].index(path.stem), path.stem))
     if paths:
-        sections = [f"## {path.stem}\n\n{path.read_text()}" for path in paths]
+        sections = [(path.stem, path.read_text()) for path in paths]
+        if can_be_asked(runs, study.split):
+            sections.insert(0, ("verdict", both_halves(runs, study.split)))
         _write_text(target / "tables" / page_of(group), f"# Study `{study.name}`, group {group}\n\n{HOW_TO_READ}\n\n"
-                    + "\n".join(sections))
+                    + "\n".join(f"## {name}\n\n{text}" for name, text in sections))
 
 
 def _write_text(path, text):
@@ -198,15 +217,17 @@ def _readme(study, runs, command):
     packages = ", ".join(f"{name} {version}" for name, version in environments[0]["packages"].items())
     minutes = sum(environment["duration_seconds"] for environment in environments) / 60
     memory = max(environment["peak_memory_bytes"] for environment in environments) / 2**30
+    whole = whole_groups(study, runs)
+    metrics = "Metrics of whole groups: `runs.csv`." if whole else "No group is whole, so nothing is shown."
     return f"""# Reference results: study `{study.name}`
 
 Generated by `python -m cawalib.results.publish`; no number here is typed.
 
 {_groups_text(study, runs)}
 - All runs, with settings, provenance, histories and weights: `{ARCHIVE}`, one line of JSON each
-  (`pandas.read_json("{ARCHIVE}", lines=True)`; schema: `cawalib/runs/archive.py`). Their metrics alone: `runs.csv`.
+  (`pandas.read_json("{ARCHIVE}", lines=True)`; schema: `cawalib/runs/archive.py`). {metrics}
 - Made by: `{command}`
-- {len(environments)} runs of {len(commits)} commits (each named in `runs.csv`); as the code computed at publication.
+- {len(environments)} runs of {len(commits)} commits (named in each environment), as the code computed then.
 - Device: {'; '.join(devices)}. Together {minutes:.0f} minutes of training, at most {memory:.1f} GiB each.
 - Python {environments[0]['python']}, {packages}.
 
@@ -216,7 +237,7 @@ Generated by `python -m cawalib.results.publish`; no number here is typed.
 
 def _groups_text(study, runs):
     """A line per group: how many of its runs are here, and on what they were trained."""
-    wanted = Counter(entry.group for entry, _ in study.configs())
+    wanted, whole = Counter(entry.group for entry, _ in study.configs()), whole_groups(study, runs)
     lines = []
     for group, expected in wanted.items():
         own = [run for run in runs if run.group == group]
@@ -225,7 +246,7 @@ def _groups_text(study, runs):
             config, digest = own[0].config, own[0].environment["data_digest"][:12]
             count += (f"; dataset `{config.dataset}` (data digest {digest}), network `{config.network}`, "
                       f"{config.image_width}x{config.image_height}, {config.epochs} epochs")
-        pages = f" [Tables](tables/{page_of(group)})." if group in study.compared else ""
+        pages = f" [Tables](tables/{page_of(group)})." if group in study.compared and group in whole else ""
         lines.append(f"- {group}: {count}.{pages}")
     return "\n".join(lines)
 

@@ -222,8 +222,8 @@ def weights_over_thirds(runs: list[Run]) -> pd.DataFrame:
     for index in np.argsort([-pixels for pixels in runs[0].metrics["train_pixels"]], kind="stable"):
         name = classes[index]
         cells = [parts.loc[name, third] for third in thirds]
-        rows.append([name, *(f"{cell['mean'].mean():.2f} ± {np.sqrt((cell['within'] ** 2).mean()):.2f}" for cell in cells),
-                     f"{ends.at[name, 'mean']:.2f}" + f" ± {ends.at[name, 'std']:.2f}" * (len(runs) > 1)])
+        texts = [f"{cell['mean'].mean():.2f} ± {np.sqrt((cell['within'] ** 2).mean()):.2f}" for cell in cells]
+        rows.append([name, *texts, f"{ends.at[name, 'mean']:.2f}" + f" ± {ends.at[name, 'std']:.2f}" * (len(runs) > 1)])
     rates = [runs[0].config.learning_rate, *runs[0].history["learning_rate"]]
     marks = [rates[round(third * (len(rates) - 1) / 3)] for third in range(4)]
     spans = [f"{start:.4f} to {end:.4f}" for start, end in zip(marks, marks[1:], strict=False)]

@@ -15,7 +15,7 @@ from cawalib.results.comparable import check
 from cawalib.results.decisions import FOREGROUND, OTHERS, at_its_accuracy, calibration_error, curve, decided, height
 from cawalib.results.forms import NOTHING
 from cawalib.results.measures import ComparisonError, name_of, tidy
-from cawalib.results.statistics import pooled_from, with_verdicts
+from cawalib.results.statistics import with_verdicts
 from cawalib.results.tables import OVERVIEW, difference_text, mean_text
 from cawalib.runs import Run
 
@@ -125,12 +125,13 @@ def questions_table(runs: list[Run], split: str) -> pd.DataFrame:
         return pd.DataFrame()
     return pd.DataFrame({
         "": table["hypothesis"], "first": table["first"], "minus": table["second"], "metric": table["metric"],
-        "seeds": table["seeds"].astype(str), "difference": [_difference(row) for _, row in table.iterrows()],
+        "seeds": table["seeds"].astype(str), "difference": [in_points(row) for _, row in table.iterrows()],
         "p": [_p_text(value) for value in table["p"]], "p, Holm": [_p_text(value) for value in table["p_holm"]],
         "verdict": table["verdict"]})
 
 
-def _difference(row):
+def in_points(row) -> str:
+    """A difference with its interval, in percentage points."""
     return difference_text({"verdict": ""} | {name: row[name] for name in ("difference", "low", "high")})
 
 
@@ -170,6 +171,12 @@ def _calibration(runs, split, alpha):
     return mean_text(errors.mean(), errors.std())
 
 
+def can_be_asked(runs: list[Run], split: str) -> bool:
+    """Whether both sides of the paper's claim are among these runs, judged along their curves."""
+    return {BASELINE, OURS} <= {name_of(run) for run in runs} and all(
+        "decision" in run.metrics["splits"].get(split, {}) for run in runs)
+
+
 def both_halves(runs: list[Run], split: str) -> str:
     """The paper's claim, a line for each named point: rare classes up, overall accuracy not down, and by how much."""
     table = verdicts(runs, split)
@@ -183,38 +190,8 @@ def both_halves(runs: list[Run], split: str) -> str:
             answer = "no"
         else:
             answer = "not decided"
-        parts.append(f"- {point}: {answer} (tail {_difference(tail)}, {tail['verdict']}; pixel accuracy "
-                     f"{_difference(accuracy)}, {accuracy['verdict']})")
+        parts.append(f"- {point}: {answer} (tail {in_points(tail)}, {tail['verdict']}; pixel accuracy "
+                     f"{in_points(accuracy)}, {accuracy['verdict']})")
     first = (f"Rare classes up and overall accuracy not down, {OURS} against {BASELINE} on {split}? (Verdicts after "
              f"Holm's correction for {len(table)} comparisons.)")
     return "\n".join([first, *parts])
-
-
-def pooled_table(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:
-    """Every question over several comparisons: the random-effects mean, its interval, and that of a further comparison.
-
-    Args:
-        groups: comparison -> its runs. One with a single seed does not count.
-
-    Returns:
-        Text, in percentage points; a row per question that at least two of them answer.
-    """
-    rows = []
-    tables = {group: verdicts(runs, split) for group, runs in groups.items()}
-    keys = ["hypothesis", "first", "second", "metric"]
-    whole = pd.concat([table.assign(group=group) for group, table in tables.items()])
-    whole = whole[whole["low"].notna()]
-    for key, part in whole.groupby(keys, sort=False):
-        if len(part) < 2:
-            continue
-        found = pooled_from(part.rename(columns={"seeds": "pairs"}).to_dict("records"))
-        rows.append(dict(zip(("", "first", "minus", "metric"), key, strict=True)) | {
-            "comparisons": str(found.count),
-            "mean": _difference(pd.Series({"difference": found.mean, "low": found.low, "high": found.high})),
-            "in a further one": _range(found.predicted_low, found.predicted_high)})
-    return pd.DataFrame(rows)
-
-
-def _range(low, high):
-    return NOTHING if np.isnan(low) else f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
-

@@ -119,8 +119,8 @@ def _check_keys(node, path, where):
         if len(found) > 1:
             inside = f" in {' -> '.join(map(repr, path))}" if path else ""
             lines = "line " + " and ".join(map(str, dict.fromkeys(found)))
-            hint = ("where both hold the same entry, one of the two would silently go; write << : [*a, *b], of which the "
-                    "first counts" if key == "<<" else "and only the last one would count; rename or delete one")
+            hint = ("where both hold the same entry, one of them would go unseen; write << : [*a, *b], of which "
+                    "the first counts" if key == "<<" else "and only the last one would count; rename or delete one")
             raise ConfigError(f"{where}, {lines}: {key!r} stands more than once{inside}, {hint}")
 
 

@@ -1,0 +1,148 @@
+"""What several comparisons say together: means over them, the claim, where CAWA's lead grows."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+from synthetic_runs import edit
+from test_verdicts import three
+
+from cawalib.results import at_accuracy, curve, publish, regimes
+from cawalib.results.statistics import pooled_from
+from cawalib.results.verdicts import verdicts
+from cawalib.runs import load_study
+
+TAIL, ACCURACY = "tail mIoU (pixels)", "pixel accuracy"
+
+
+def asked(*rows):
+    """`verdicts` of one comparison, of (first, metric, difference, half of its interval)."""
+    return pd.DataFrame([{"hypothesis": "H1", "first": first, "second": "cross entropy", "metric": metric, "seeds": 4,
+                          "difference": mean, "low": mean - half, "high": mean + half}
+                         for first, metric, mean, half in rows])
+
+
+def test_means_over_comparisons(tmp_path):
+    tables = {str(gain): verdicts(three(tmp_path / str(gain), gain=gain), "test") for gain in (0.1, 0.2, 0.4)}
+    table = regimes.pooled_table(tables).set_index(["first", "minus", "metric"])
+    row = table.loc["CAWA, rare", "cross entropy", "mIoU"]
+    found = [table.set_index(["first", "second", "metric"]).loc["CAWA, rare", "cross entropy", "mIoU"]
+             for table in tables.values()]
+    # so unlike each other that each counts alike: their plain mean, and Student's interval of the three
+    interval = stats.ttest_1samp([one["difference"] for one in found], 0).confidence_interval()
+    assert row["mean"] == (f"{100 * np.mean([one['difference'] for one in found]):+.1f} [{100 * interval.low:+.1f}, "
+                           f"{100 * interval.high:+.1f}]").replace("-", "−")
+    assert row["comparisons"] == "3"
+    further = pooled_from([one | {"pairs": 4} for one in map(dict, found)])
+    assert row["in a further one"] == f"[{100 * further.predicted_low:+.1f}, {100 * further.predicted_high:+.1f}]" \
+        .replace("-", "−")
+
+
+def test_what_one_comparison_alone_answers_is_not_pooled():
+    one, other = asked(("CAWA, rare", TAIL, 0.1, 0.05), ("CAWA, rare", ACCURACY, 0.1, 0.05)), asked(
+        ("CAWA, rare", TAIL, 0.2, 0.05))
+    assert regimes.pooled_table({"one": one, "other": other})["metric"].tolist() == [TAIL]
+    one.loc[0, ["low", "high"]] = np.nan  # a single seed
+    assert regimes.pooled_table({"one": one, "other": other}).empty
+
+
+@pytest.mark.parametrize("tail, accuracy, answer", [
+    (0.05, 0.002, "yes"), (0.05, -0.004, "no"), (-0.05, 0.0, "no"), (0.0, 0.0, "not decided"),
+    (0.05, 0.0, "yes"), (0.05, -0.009, "no"),
+])
+def test_the_claim_over_comparisons(tail, accuracy, answer):
+    """Three that agree to a tenth of a point: the interval of the mean is some 0.25 points to both sides."""
+    tables = {str(shift): asked(("CAWA, balanced", TAIL, tail + shift, 0.001),
+                                ("CAWA, balanced", ACCURACY, accuracy + shift, 0.001)) for shift in (-0.001, 0, 0.001)}
+    first, line = regimes.claim(tables).splitlines()
+    shown = f"{100 * tail:+.1f}".replace("-", "−")
+    assert "over 3 of them?" in first and line.startswith(f"- balanced: {answer} (tail {shown} [")
+
+
+def test_a_loss_that_may_be_larger_than_a_point_is_not_decided():
+    tables = {str(shift): asked(("CAWA, balanced", TAIL, 0.05, 0.001), ("CAWA, balanced", ACCURACY, shift, 0.001))
+              for shift in (-0.02, 0, 0.02)}
+    assert "- balanced: not decided (tail +5.0 [" in regimes.claim(tables)
+    tables = {str(shift): asked(("CAWA, balanced", TAIL, 0.01 + shift, 0.001), ("CAWA, balanced", ACCURACY, 0.0, 0.001))
+              for shift in (-0.03, 0, 0.03)}  # nor is a gain that may be none
+    assert "- balanced: not decided (tail +1.0 [" in regimes.claim(tables)
+
+
+def test_leads_are_taken_at_equal_accuracy(tmp_path):
+    runs = three(tmp_path, seeds=(0, 1, 2))
+    own = {(run.label, run.config.seed): run for run in runs}
+    by_hand = []
+    for seed in (0, 1, 2):
+        accuracy = curve(own["cross entropy", seed], "test").at[0.0, ACCURACY]
+        ours, counts = (at_accuracy(curve(own[label, seed], "test"), accuracy, "mIoU")[0]
+                        for label in ("CAWA", "inverse square root"))
+        by_hand.append(ours - counts)
+    assert regimes.lead(runs, "test", "mIoU").tolist() == pytest.approx(by_hand)
+    table = regimes.leads_table({"drawn": runs}, "test").set_index("comparison").loc["drawn"]
+    low, high = DescrStatsW(by_hand).tconfint_mean()
+    assert table["CAWA minus inverse square root, mIoU"] == (
+        f"{100 * np.mean(by_hand):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−"))
+
+
+def test_easy_against_hard_and_the_order_of_skill(monkeypatch):
+    leads = {"streets 100": [0.01, 0.02, 0.03], "streets 100 easy": [0.05, 0.07, 0.06, 0.08]}
+    monkeypatch.setattr(regimes, "lead", lambda runs, split, metric: pd.Series(leads[runs]))
+    text = regimes._dial({name: name for name in leads}, "test")
+    low, high = CompareMeans.from_data(leads["streets 100 easy"], leads["streets 100"]).tconfint_diff(usevar="unequal")
+    assert text.endswith(f"is +4.5 [{100 * low:+.1f}, {100 * high:+.1f}]: larger.")
+    assert regimes._dial({"streets 100": "streets 100"}, "test") == ""
+
+    skill = {f"camvid, {epochs} epochs": (value, lead) for epochs, value, lead in
+             [(10, 0.2, 0.01), (20, 0.3, 0.03), (40, 0.4, 0.02), (80, 0.9, 0.04)]}
+    monkeypatch.setattr(regimes, "lead", lambda runs, split, metric: pd.Series(skill[runs][1]))
+    monkeypatch.setattr(regimes, "values", lambda runs, *asked: pd.Series(skill[runs][0]))
+    # by hand: ranks 1 2 3 4 and 1 3 2 4, rho = 1 - 6 * 2 / (4 * 15)
+    text = regimes._skill({name: name for name in skill}, "test")
+    assert "over 4 lengths" in text and "is +0.80 (p" in text
+
+
+STUDY = """
+common: {epochs: 2}
+seeds: [0, 1]
+groups:
+  one:
+    common: {batch_size: 4}
+    cross entropy: {method: none}
+    inverse square root: {method: inverse_sqrt}
+    CAWA: {method: cawa}
+  two:
+    common: {batch_size: 2}
+    cross entropy: {method: none}
+    CAWA: {method: cawa}
+"""
+
+
+def test_only_whole_groups_are_shown(tmp_path, monkeypatch):
+    """The page is made from what is published; a group that misses a run has neither a page nor a place in a mean."""
+    monkeypatch.chdir(tmp_path)
+    Path("workflow/grids").mkdir(parents=True)
+    Path("workflow/grids/evidence-streets.yaml").write_text(STUDY)
+    study = load_study("workflow/grids/evidence-streets.yaml")
+    assert regimes.comparisons() == ({}, "") and regimes.page() == ""
+    for run in [run for batch in (4, 2) for run in three("outputs", seeds=(0, 1), epochs=2, batch_size=batch)]:
+        edit(run.folder / "environment.json", device="CPU, 1 thread", commit="c" * 40, python="3.11", packages={},
+             duration_seconds=60, peak_memory_bytes=2**30)
+    configs = [config for entry, config in study.configs() if entry.group == "two"]
+    folder = configs[-1].folder
+    (folder / "metrics.json").rename(folder / "kept")
+    publish.publish(study, "outputs/reference/evidence-streets", unfinished=True)
+    groups, split = regimes.comparisons()
+    assert list(groups) == ["one"] and split == "test" and len(groups["one"]) == 6
+    readme = Path("outputs/reference/evidence-streets/README.md").read_text()
+    assert "- one: 6 runs" in readme and "- two: **3 of 4 runs**" in readme
+    assert set(pd.read_csv("outputs/reference/evidence-streets/runs.csv")["group"]) == {"one"}
+    assert "## leads" in regimes.page() and "## all" not in regimes.page()
+
+    (folder / "kept").rename(folder / "metrics.json")
+    publish.publish(study, "outputs/reference/evidence-streets", unfinished=True)
+    assert list(regimes.comparisons()[0]) == ["one", "two"]
+    page = regimes.page()
+    assert "## verdict" in page and "over 2 of them?" in page and "| CAWA, rare" in page
