@@ -164,11 +164,15 @@ def _same_behaviour(runs):
     """Refuse runs between which the code changed what it computes."""
     _same(runs, "behaviour", lambda run: "recorded" if run.environment.get("behaviour") else
           f"not recorded (commit {run.environment.get('commit', '')[:12] or 'unknown'})")
-    seen = {}
+    seen, speaking = {}, {}
     for run in runs:
+        # once for all seeds of a label, which are alike
+        alike = name_of(run), run.environment.get("precision")
+        if alike not in speaking:
+            speaking[alike] = dict.fromkeys(versions(run.config, alike[1]), 1)
         # a case that a run does not name was added after it, and its first version is what was done before
         recorded = run.environment.get("behaviour", {})
-        cases = dict.fromkeys(versions(run.config, run.environment.get("precision")), 1) if recorded else {}
+        cases = speaking[alike] if recorded else {}
         for case, version in (cases | recorded).items():
             other, before = seen.setdefault(case, (run, version))
             if version != before:
@@ -180,9 +184,9 @@ def _same_behaviour(runs):
 def _check_label(runs):
     """Runs of one label have one configuration."""
     label, first = name_of(runs[0]), runs[0].config
+    ask = [field.name for field in dataclasses.fields(first) if field.name not in PLACE_FIELDS]
     for config in (run.config for run in runs):
-        if config.hash != first.hash:  # the hash leaves out the seed and the place
-            field = next(f.name for f in dataclasses.fields(config)
-                         if f.name not in PLACE_FIELDS and getattr(config, f.name) != getattr(first, f.name))
+        field = next((name for name in ask if getattr(config, name) != getattr(first, name)), None)
+        if field:
             raise ComparisonError(f"'{label}': seeds {first.seed} and {config.seed} differ in '{field}' "
                                   f"({getattr(first, field)!r} and {getattr(config, field)!r})")

@@ -9,6 +9,8 @@ comparison each, not corrected for the number of comparisons in a table.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -37,7 +39,12 @@ def interval(values, level: float = LEVEL) -> tuple[float, float]:
     if len(values) == 1:
         return float(values[0]), np.nan
     error = values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(stats.t.ppf((1 + level) / 2, len(values) - 1) * error)
+    return float(values.mean()), _quantile(level, len(values) - 1) * float(error)
+
+
+@cache
+def _quantile(level, freedom):
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 def compare(results, baseline: str, split: str = "test", metrics=None, shared_seeds: bool = False,
@@ -110,15 +117,17 @@ def compare_classes(runs: list[Run], baseline: str, split: str, measure: str = "
 def _compared(table, baseline, by, keys, lower_is_better=()):
     """The rows of `compare`; `by` is the column whose values `keys` are compared one by one."""
     rows = []
-    seeds = {key: part.pivot(index="seed", columns="label", values="value") for key, part in table.groupby(by)}
+    wide = table.pivot(index="seed", columns=[by, "label"], values="value")
+    values = dict(zip(wide.columns, wide.to_numpy(float).T, strict=True))  # arrays: a study asks for thousands of them
     for label in table["label"].unique():
         for key in keys:
-            own = seeds[key][label].dropna()
-            paired = (seeds[key][label] - seeds[key][baseline]).dropna()
+            own = values[key, label][np.isfinite(values[key, label])]
+            paired = values[key, label] - values[key, baseline]
+            paired = paired[np.isfinite(paired)]
             difference, half = interval(paired)
             gain = -difference if key in lower_is_better else difference
             rows.append({
-                "label": label, by: key, "seeds": len(own), "mean": own.mean(),
+                "label": label, by: key, "seeds": len(own), "mean": own.mean() if len(own) else np.nan,
                 "deviation": own.std(ddof=1) if len(own) > 1 else np.nan, "pairs": len(paired),
                 "difference": difference, "low": difference - half, "high": difference + half,
                 "verdict": "baseline" if label == baseline else _verdict(gain, half),

@@ -32,7 +32,7 @@ def main_table(runs: list[Run], baseline: str, split: str, by: str = "pixels", r
     metrics = ["mIoU", *(f"{group} mIoU ({by})" for group in GROUPS), "worst class IoU", "mean accuracy",
                "pixel accuracy"]
     table = compare(runs, baseline, split, metrics, shared_seeds)
-    best = {metric: _clear_best(runs, table, metric, split) for metric in metrics}
+    best = _clear_best(runs, table, split)
     against = {baseline: table}
     if rival in set(table["label"]) - {baseline}:
         against[rival] = compare(runs, rival, split, metrics, shared_seeds)
@@ -54,17 +54,22 @@ def main_table(runs: list[Run], baseline: str, split: str, by: str = "pixels", r
     return result
 
 
-def _clear_best(runs, table, metric, split):
-    """The label whose mean is largest, if every other one is worse beyond the noise; else None."""
-    means = table[table["metric"] == metric].set_index("label")["mean"].dropna()
-    if len(means) < 2:
-        return None
-    best = means.idxmax()
-    seeds = {label: {run.config.seed for run in runs if name_of(run) == label} for label in means.index}
-    if any(seeds[best] - seeds[label] for label in means.index):
-        return None  # some pairs are missing: not every difference is known
-    verdicts = compare(runs, best, split, [metric]).set_index("label")["verdict"]
-    return best if (verdicts.drop(best) == "worse").all() else None
+def _clear_best(runs, table, split):
+    """metric -> the label whose mean is largest, if every other one is worse beyond the noise; else None."""
+    seeds, against, found = {}, {}, {}
+    for run in runs:
+        seeds.setdefault(name_of(run), set()).add(run.config.seed)
+    for metric, part in table.groupby("metric", sort=False):
+        means = part.set_index("label")["mean"].dropna()
+        best = means.idxmax() if len(means) > 1 else None
+        found[metric] = None
+        if best is None or any(seeds[best] - seeds[label] for label in means.index):
+            continue  # alone, or some pairs are missing: not every difference is known
+        if best not in against:
+            against[best] = compare(runs, best, split, list(table["metric"].unique())).set_index("label")
+        verdicts = against[best].loc[against[best]["metric"] == metric, "verdict"]
+        found[metric] = best if (verdicts.drop(best) == "worse").all() else None
+    return found
 
 
 def mean_text(mean: float, deviation: float) -> str:
