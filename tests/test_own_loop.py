@@ -338,6 +338,12 @@ for kind in ("ddp", "fsdp"):
         optimizer.step()
     full = [value.full_tensor() if hasattr(value, "full_tensor") else value for value in net.parameters()]
     found[kind] = {"weight": criterion.weight, "parameters": torch.cat([value.detach().flatten() for value in full])}
+    wrapped.eval(), criterion.eval()
+    with torch.no_grad():  # one process alone evaluates, which must wait for nobody
+        found[kind]["evaluated"] = criterion(net(images), labels) if kind == "ddp" and rank == 0 else None
+    if kind == "fsdp":
+        criterion(wrapped(images), labels)
+    found[kind]["after"] = criterion.weight
 torch.save(found, f"{sys.argv[1]}/found{rank}.pt")
 distributed.destroy_process_group()
 """
@@ -358,6 +364,8 @@ def test_two_processes_stay_alike_under_ddp_and_fsdp(tmp_path):
         assert torch.equal(one[kind]["weight"], other[kind]["weight"])
         assert torch.equal(one[kind]["parameters"], other[kind]["parameters"])
         assert not torch.equal(one[kind]["weight"], torch.ones(4))
+        assert torch.equal(one[kind].pop("after"), one[kind]["weight"])  # evaluation moves nothing
+    assert torch.isfinite(one["ddp"].pop("evaluated")) and one["fsdp"].pop("evaluated") is None
     torch.testing.assert_close(one["fsdp"], one["ddp"], rtol=1e-4, atol=1e-5)
 
 
