@@ -1,7 +1,9 @@
 """The Snakefile lists the jobs that the studies ask for."""
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -89,3 +91,16 @@ def test_unknown_study(tmp_path):
     done = dry_run(tmp_path, "study=nowhere")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "workflow: error: study file workflow/grids/nowhere.yaml: not found\n"
+
+
+def test_a_job_computes_with_one_thread_whatever_snakemake_tells_its_libraries():
+    """With two data workers a job has three threads for Snakemake, which every library would compute with."""
+    from snakemake import shell
+
+    told = set(re.findall(r'"(\w+_THREADS)"\] = threads', inspect.getsource(shell)))
+    assert {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} <= told
+    text = (ROOT / "workflow/Snakefile").read_text()
+    prefix = re.search(r'^shell.prefix\("(.*)"\)$', text, re.MULTILINE)[1]
+    rules = len(re.findall(r"^ *shell:$", text, re.MULTILINE))
+    assert text.count('"OMP_NUM_THREADS=1 " + RUNNER') == rules == 4
+    assert told - {"OMP_NUM_THREADS"} == set(re.findall(r"(\w+)=1 ", prefix))
