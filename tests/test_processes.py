@@ -186,6 +186,26 @@ def test_what_is_said_of_processes_that_ended_badly(said, status, told, kind, wo
         raise error
 
 
+def test_processes_that_are_not_about_to_do_the_same(tmp_path, monkeypatch):
+    made = {"behaviour": {"every run": 1}, "data_digest": "a", "initial_weights": ""}
+    config, told = RunConfig(outputs_root=str(tmp_path)), []
+    monkeypatch.setattr(launch, "broadcast_object_list", lambda found: told.append(found[0]) or told[:1])
+    other = SimpleNamespace(process_index=1)
+    launch.same_everywhere(config, other, made)
+    launch.same_everywhere(config, other, dict(made))
+    config.folder.mkdir(parents=True)
+    for setting, change, seen in (({"epochs": 7}, {}, "settings"), ({"seed": 2}, {}, "settings"),
+                                  ({}, {"behaviour": {"every run": 2}}, "code"),
+                                  ({}, {"data_digest": "b", "initial_weights": "c"}, "data and initial weights")):
+        with pytest.raises(RunError, match=f"process 1 has or sees another {seen} than the main process"):
+            launch.same_everywhere(config.replace(**setting), other, made | change)
+    (config.folder / "checkpoint").mkdir()
+    (config.folder / "config.json").write_text("{}")
+    (config.folder / "checkpoint" / "last.pt").write_text("")
+    with pytest.raises(RunError, match="another run folder and checkpoint than the main process"):
+        launch.same_everywhere(config, other, made)
+
+
 def test_a_process_that_waits_for_one_that_is_no_more():
     two = RunConfig(processes=2)
     with pytest.raises(RunError, match=launch.LEFT_ALONE), launch.left_alone(two):

@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from cawalib.datasets import DatasetError
-from cawalib.files import DiskFullError, write_json
+from cawalib.files import DiskFullError, sha256, write_json
 from cawalib.runs import Run, RunConfig, RunError, load_run
 from cawalib.settings import ConfigError
 from cawalib.training.checkpoints import stop_on_signal
@@ -31,7 +32,7 @@ FORESEEN = (ConfigError, DatasetError, DiskFullError, RunError, TrainingInterrup
 SAID = re.compile(r"^cawalib\.training: error: (\w+): (.*)$", re.MULTILINE)  # what a process ends with
 LEFT_ALONE = "another of the run's processes has ended"
 # of gloo, NCCL and the store, where a process waits for one that is no more
-BROKEN = re.compile("gloo|NCCL|Connection (closed|reset)|Broken pipe|recvValue|store", re.IGNORECASE)
+BROKEN = re.compile("gloo/transport|Connection (closed|reset)|Broken pipe|recvValue failed|ncclRemoteError")
 SYSTEM = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -130,13 +131,22 @@ def left_alone(config: RunConfig):
                        "checkpoint") from None
 
 
-def same_everywhere(training) -> None:
-    """See that all processes go on from the same step; `training` is a `loop.Training`.
+def same_everywhere(config: RunConfig, accelerator: Accelerator, made: dict) -> None:
+    """See that all processes are about to do the same.
+
+    Args:
+        made: the run's environment, see `runs.environment`.
 
     Raises:
-        RunError: a machine does not see what the main process reads and writes.
+        RunError: a machine has other settings, code or data, or does not see what the main process reads and writes.
     """
-    folder, step = training.config.folder, broadcast_object_list([training.step])[0]
-    if step != training.step or not (folder / "config.json").is_file():
-        raise RunError(f"run folder {folder}: process {training.accelerator.process_index} does not see in it what the "
-                       "main process does; choose an 'outputs_root' on a disk that all machines share")
+    checkpoint = config.folder / "checkpoint" / "last.pt"
+    own = {"settings": (config.hash, config.seed), "code": made["behaviour"], "data": made["data_digest"],
+           "initial weights": made["initial_weights"], "run folder": (config.folder / "config.json").is_file(),
+           "checkpoint": sha256(checkpoint) if checkpoint.is_file() else ""}
+    first = broadcast_object_list([own])[0]
+    different = [name for name in own if own[name] != first[name]]
+    if different:
+        raise RunError(f"run folder {config.folder}: process {accelerator.process_index} has or sees another "
+                       f"{' and '.join(different)} than the main process; start all of them with the same settings, "
+                       "code and data, and an 'outputs_root' on a disk that all machines share")

@@ -64,10 +64,10 @@ def _train(config, accelerator):
         if broadcast_object_list([finished is not None])[0]:
             accelerator.print(f"Already finished, read back: {config.folder}")
             return finished or load_run(config.folder)
+        same_everywhere(config, accelerator, made)
         with memory_errors(config), stop_on_signal() as stop:
             training = set_up(config, datasets, accelerator)
             restore(training)
-            same_everywhere(training)
             while training.epoch < config.epochs:
                 run_epoch(training, stop)
             return finish(training, made)

@@ -33,7 +33,7 @@ from cawalib.training import load_checked, train  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("starts", "kills", "machines", "costs")
-SMALL = {"train_images": 96, "image_height": 48, "image_width": 64, "epochs": 8, "validate_every": 8, "device": "cpu"}
+SMALL = {"train_images": 96, "image_height": 64, "image_width": 96, "epochs": 8, "validate_every": 8, "device": "cpu"}
 SEEDS = (0, 1, 2)
 MARKED = re.compile(r"(<!-- tables: make test-processes -->\n).*?(<!-- end of tables -->)", re.DOTALL)
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
