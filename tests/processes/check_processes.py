@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 PARTS = ("starts", "kills", "machines", "costs")
 SMALL = {"train_images": 96, "image_height": 64, "image_width": 96, "epochs": 8, "validate_every": 8, "device": "cpu"}
 SEEDS = (0, 1, 2)
-MARKED = re.compile(r"(<!-- tables: make test-processes -->\n).*?(<!-- end of tables -->)", re.DOTALL)
+MARKED = r"(<!-- {}: make test-processes -->\n).*?(<!-- end of {} -->)"  # where a part's tables go
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
@@ -184,11 +184,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page")
     options = parser.parse_args()
-    tables, without = [], missing()
+    tables, without = {}, missing()
     with tempfile.TemporaryDirectory() as folder:
         check = Check(Path(folder))
         if "starts" in options.only:
-            tables.append(starts(check))
+            tables["starts"] = starts(check)
         if "kills" in options.only:
             kills(check)
         if without:
@@ -196,12 +196,13 @@ def main() -> int:
         elif "machines" in options.only:
             two_machines(check)
         if "costs" in options.only:
-            tables += costs.tables(check, without == "", start, ended, TORCHRUN)
-    text = "\n\n".join(tables)
-    print(f"\n{text}")
-    if options.write:
-        page = MARKED.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", options.write.read_text())
-        options.write.write_text(page)
+            tables["costs"] = costs.tables(check, without == "", start, ended, TORCHRUN)
+    for part, text in tables.items():
+        print(f"\n{text}")
+        if options.write:
+            marked = re.compile(MARKED.format(part, part), re.DOTALL)
+            page = marked.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", options.write.read_text())  # noqa: B023
+            options.write.write_text(page)
     print(json.dumps({"faults": check.faults}, indent=1))
     return bool(check.faults)
 

@@ -23,24 +23,25 @@ def share(count):
     return 2 * (count - 1) / count
 
 
-def tables(check, with_machines, start, ended, torchrun) -> list[str]:
+def tables(check, with_machines, start, ended, torchrun) -> str:
     """Two tables in Markdown: what was measured, and what it predicts."""
     found = {}
     for _ in range(ROUNDS):  # side by side, since the machine may have something else to do
-        for network in NETWORKS:
-            for count in COUNTS:
-                steps = measured(check, network, count, with_machines and count > 1, start, ended, torchrun)
-                found.setdefault((network, count), []).append(steps)
+        for count in COUNTS:
+            steps = measured(check, count, with_machines and count > 1, start, ended, torchrun)
+            for network, row in zip(NETWORKS, steps, strict=True):
+                found.setdefault((network, count), []).append(row)
     check.see(all(steps["equal"] for rows in found.values() for steps in rows),
               "class weights are the same in all processes, bit by bit")
-    return [measured_table(check, found, with_machines), predicted_table(found, with_machines)]
+    found = {key: found[key] for key in sorted(found, key=lambda key: NETWORKS.index(key[0]))}
+    return f"{measured_table(check, found, with_machines)}\n\n{predicted_table(found, with_machines)}"
 
 
-def measured(check, network, count, apart, start, ended, torchrun):
-    config = check.config(network=network, batch_size=8)
-    settings, result = check.file(config), check.folder / "result.json"
+def measured(check, count, apart, start, ended, torchrun):
+    settings = [check.file(check.config(network=network, batch_size=8)) for network in NETWORKS]
+    result = check.folder / "result.json"
     result.unlink(missing_ok=True)
-    script = [f"{HERE}/steps.py", settings, result, STEPS]
+    script = [f"{HERE}/steps.py", result, STEPS, *settings]
     if not apart:
         ends = [ended(start(*torchrun, "--standalone", "--nproc-per-node", count, *script))]
     else:
@@ -51,7 +52,7 @@ def measured(check, network, count, apart, start, ended, torchrun):
                 all_of_them.append(start(*before, *torchrun, *options, *script))
             ends = [ended(process) for process in all_of_them]
     if not result.is_file():
-        raise SystemExit(f"{network} in {count} processes did not end well: {ends}")
+        raise SystemExit(f"steps in {count} processes did not end well: {ends}")
     return json.loads(result.read_text())
 
 

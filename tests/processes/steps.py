@@ -1,4 +1,4 @@
-"""Steps of a run, under torchrun: what they take, and what is sent. Arguments: settings file, result file, steps."""
+"""Steps of runs, under torchrun: what they take, and what is sent. Arguments: result file, steps, settings files."""
 
 import json
 import os
@@ -30,8 +30,8 @@ def bytes_out():
     return int(counter.read_text()) if counter.is_file() else 0
 
 
-def main(settings, result, count):
-    cawa.sum_over_processes = counted
+def measured(settings, count):
+    """Of one run."""
     config = joined(config_from(yaml.safe_load(Path(settings).read_text())))
     accelerator = build_accelerator(config)
     with accelerator.main_process_first():
@@ -50,16 +50,13 @@ def main(settings, result, count):
             break
     accelerator.wait_for_everyone()
     network = training.network
-    found = {
+    return {
         "seconds": statistics.median(seconds[2:]), "sent": (bytes_out() - first) / count,
         "class weights": sent["class weights"] / count, "classes": len(training.statistics.classes),
         "gradients": sum(part.numel() * part.element_size() for part in network.parameters() if part.requires_grad),
         "buffers": sum(part.numel() * part.element_size() for part in network.buffers()),
         "equal": equal_everywhere(training.criterion.weighting.weight),
     }
-    if accelerator.is_main_process:
-        Path(result).write_text(json.dumps(found))
-    accelerator.end_training()
 
 
 def equal_everywhere(tensor):
@@ -71,4 +68,11 @@ def equal_everywhere(tensor):
     return all(torch.equal(tensor, other) for other in others)
 
 
-main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+cawa.sum_over_processes = counted
+result, count, *files = sys.argv[1:]
+found = [measured(file, int(count)) for file in files]
+if os.environ["RANK"] == "0":
+    Path(result).write_text(json.dumps(found))
+if torch.distributed.is_initialized():
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
