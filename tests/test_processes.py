@@ -166,7 +166,7 @@ def test_what_does_not_go_together(monkeypatch):
         train(RunConfig(processes=2))
 
 
-KILLED = "  traceback : Signal 9 (SIGKILL) received by PID 71"
+KILLED = "  traceback : Signal 15 (SIGTERM) received by PID 70\n  traceback : Signal 9 (SIGKILL) received by PID 71"
 LEFT = f"cawalib.training: error: RunError: run folder x: {launch.LEFT_ALONE}; start the same run again"
 
 

@@ -107,9 +107,10 @@ def _error(config, said, told, status):
     if told:
         return TrainingInterrupted(f"stopped; start the same run again to go on from its last checkpoint, if it has "
                                    f"one: {config.folder}")
-    killed = re.search(r"Signal \d+ \((SIG\w+)\) received by PID", said)
-    if killed or status < 0 or LEFT_ALONE in said:
-        by = killed[1] if killed else signal.Signals(-status).name if status < 0 else "from outside"
+    # torchrun's words; its SIGTERM is what it ends the others with
+    signals = sorted(re.findall(r"Signal \d+ \((SIG\w+)\) received by PID", said), key="SIGTERM".__eq__)
+    if signals or status < 0 or LEFT_ALONE in said:
+        by = signals[0] if signals else signal.Signals(-status).name if status < 0 else "from outside"
         return RunError(f"run folder {config.folder}: one of its {config.processes} processes was ended ({by}; for "
                         "lack of memory?); start the same run again to go on from its last checkpoint")
     return RuntimeError(f"a process of the run failed with:\n{said}")
