@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: book dist mutants stress offline-weights setup paper evidence slurm slurm-test test test-browser test-frameworks test-install \
-  lab lint lock notebooks
+  test-processes lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -98,6 +98,10 @@ mutants: setup
 # what is promised of kills, full disks, damaged files, bad input and calls at once (tests/stress), counted
 stress: setup
 	$(BIN)/python tests/stress/check_stress.py $(STRESS_OPTIONS)
+
+# one run over several processes and, as root, over network namespaces as machines: what comes out, and what it costs
+test-processes: setup
+	$(BIN)/python tests/processes/check_processes.py $(PROCESSES_OPTIONS)
 
 lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)

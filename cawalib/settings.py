@@ -265,7 +265,7 @@ class TrainingConfig(Settings):
     """How the network is trained: read by `training`."""
 
     epochs: int = number(10, 1, 100_000)
-    batch_size: int = number(8, 1, 4096)
+    batch_size: int = number(8, 1, 4096)  # of all processes together
     optimizer: str = choice("adamw", "sgd")
     learning_rate: float = number(0.003, 1e-8, 10)  # at the start; polynomial decay, power 0.9
     weight_decay: float = number(0.0005, 0, 1)
@@ -276,6 +276,7 @@ class TrainingConfig(Settings):
     smoke: bool = False  # two batches per split and epoch, only to see that it runs; never compared
     seed: int = number(0, 0, 2**31 - 1)
     device: str = choice("auto", "cpu", "cuda")
+    processes: int = number(1, 1, 4096)  # that share each batch, each on a GPU or cores of its own
     mixed_precision: str = choice("auto", "no", "bf16", "fp16")  # auto: bf16 or fp16 on a GPU, none on a CPU
 
     def _check(self):

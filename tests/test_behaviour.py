@@ -34,7 +34,7 @@ OTHERS = tuple({"epochs": 1} | settings for settings in (
     NO_LISTS | {"split_seed": 1}, ENCODER, ENCODER | {"encoder_weights": "imagenet"},
     {"initial_weights": "start.safetensors"}, {"epochs": 2, "validate_every": 1}, {"data_root": "elsewhere"},
     {"prepared_root": "elsewhere"}, {"outputs_root": "elsewhere"}, {"device": "auto"}, {"data_workers": 1},
-    {"compile": True}))
+    {"processes": 2}, {"compile": True}))
 PLACES = ("data_root", "prepared_root", "outputs_root", "initial_weights")
 # What changes with a setting: what the finished network is judged by or on, and not the network; or no number at all.
 # With every other one, something that is learned changes.
@@ -99,11 +99,13 @@ def test_a_run_is_named_by_every_setting_but_its_place():
         without = {name: value for name, value in settings.items() if name != about(settings)}
         if "network" in without or not {"encoder", "short_side"} & without.keys():  # which cannot be alone
             one, other = (RunConfig(**behaviour.BASE | some) for some in (settings, without))
-            place = about(settings) in NOTHING - {"compile"} | {"seed"}
+            place = about(settings) in NOTHING - {"compile"} | {"seed", "processes"}
             assert (one.hash == other.hash) == (place or one == other), about(settings)
 
 
-@pytest.mark.parametrize("settings", [*CASES[1:], *OTHERS], ids=name_of)
+# several processes start anew, and have a file of their own: test_processes.py
+@pytest.mark.parametrize("settings", [settings for settings in [*CASES[1:], *OTHERS] if about(settings) != "processes"],
+                         ids=name_of)
 def test_a_setting_changes_what_it_should_and_nothing_else(tiny, settings, monkeypatch):
     monkeypatch.setattr(load, "STREETS_COUNTS", {"train": 8, "val": 2, "test": 2})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

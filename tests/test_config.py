@@ -57,7 +57,7 @@ def test_refused(settings, words):
 def test_hash_is_of_what_is_computed():
     base = RunConfig()
     same = base.replace(seed=5, data_root="/elsewhere", prepared_root="/other", outputs_root="/there", device="cpu",
-                        data_workers=3)
+                        data_workers=3, processes=2)
     assert base.hash == same.hash and base.folder != same.folder
     assert RunConfig(epochs=3).replace(seed=2) == RunConfig(epochs=3, seed=2)
     assert base.name == "streets/cawa/44136fa355/seed0" and same.name == "streets/cawa/44136fa355/seed5"

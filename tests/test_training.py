@@ -210,6 +210,7 @@ def test_only_the_first_process_writes(data, tmp_path, monkeypatch):
     config = settings(data, tmp_path, smoke=True)
     config.folder.mkdir(parents=True)
     monkeypatch.setattr(Accelerator, "is_main_process", False)
+    monkeypatch.setenv("CAWALIB_HEADLESS", "1")
     with pytest.raises(RunError, match="not finished"):  # in the end it reads what the first one has written
         train(config)
     assert not list(config.folder.iterdir())

@@ -59,6 +59,13 @@ def test_a_run_takes_a_core_for_itself_and_each_data_worker(tmp_path):
     assert "OMP_NUM_THREADS=1 " in done.stdout.split("rule run:")[1].split("notebooks/")[0]
 
 
+def test_each_process_of_a_run_takes_its_cores(tmp_path):
+    done = dry_run(tmp_path, "--cores=8", "--printshellcmds", "data_workers=1", "processes=2")
+    assert done.returncode == 0, done.stderr
+    job = next(part for part in done.stdout.split("\n\n") if "rule run:" in part)
+    assert "threads: 4" in job and "-p processes 2" in done.stdout
+
+
 def test_figures_that_are_there_do_not_stand_for_runs(tmp_path):
     for name in ("main", "ablations"):
         (tmp_path / "tables" / "demo").mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from cawalib.settings import (
 )
 
 # Where and on what a run is computed, not what is computed: these stay out of the config hash.
-PLACE_FIELDS = ("seed", "data_root", "prepared_root", "outputs_root", "device", "data_workers")
+PLACE_FIELDS = ("seed", "data_root", "prepared_root", "outputs_root", "device", "data_workers", "processes")
 # How often a run is looked at, and what it is judged on and by besides: none of it changes the numbers that are there.
 # Of mixed_precision, what it came to on the device counts, which a run records.
 JUDGED_BESIDES = ("validate_every", "evaluate_test", "other_decisions", "ranked", "mixed_precision")
@@ -40,9 +40,13 @@ class RunConfig(DataConfig, NetworkConfig, MethodConfig, TrainingConfig, Evaluat
     outputs_root: str = "outputs"  # where run folders go
 
     def _check(self):
-        if self.batch_size == 1 and self.network in ("deeplabv3plus", "pspnet"):
-            raise ConfigError(f"parameter 'batch_size': found 1, expected at least 2 with network '{self.network}', "
-                              "which normalises pooled features over the batch")
+        if self.batch_size % self.processes:
+            raise ConfigError(f"parameter 'batch_size': found {self.batch_size}, expected a multiple of the "
+                              f"{self.processes} processes that share it")
+        if self.batch_size == self.processes and self.network in ("deeplabv3plus", "pspnet"):
+            raise ConfigError(f"parameter 'batch_size': found {self.batch_size}, expected at least "
+                              f"{2 * self.processes} with network '{self.network}', which normalises pooled features "
+                              "over a process's batch")
         if self.warmup_epochs >= self.epochs:
             raise ConfigError(f"parameter 'warmup_epochs': found {self.warmup_epochs}, which leaves none of "
                               f"{self.epochs} epochs for feedback; lower it")

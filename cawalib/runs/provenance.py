@@ -33,6 +33,7 @@ def environment(config: RunConfig, device: str, precision: str, data_digest: str
         "device": device,
         "device_type": "cpu" if device.startswith("CPU") else "cuda",
         "precision": precision,
+        "processes": config.processes,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},

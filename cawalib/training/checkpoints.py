@@ -41,9 +41,13 @@ def stop_on_signal():
 
 
 def save(training) -> None:
-    """Write checkpoint/last.pt, atomically; raises DiskFullError."""
-    if not training.accelerator.is_main_process:
-        return
+    """Write checkpoint/last.pt, atomically; raises DiskFullError. Called by all processes; one of them writes."""
+    if training.accelerator.is_main_process:
+        _write(training)
+    training.accelerator.wait_for_everyone()  # none ends, and has the others ended, before it is written
+
+
+def _write(training):
     scaler, device = training.accelerator.scaler, training.accelerator.device
     state = {
         "hash": training.config.hash, "seed": training.config.seed,
@@ -106,4 +110,4 @@ def restore(training) -> None:
     torch.set_rng_state(state["random"])
     if training.accelerator.device.type == "cuda" and state["random_cuda"] is not None:
         torch.cuda.set_rng_state(state["random_cuda"], training.accelerator.device)
-    print(f"Going on after epoch {training.epoch}, batch {training.batch}: {path}")
+    training.accelerator.print(f"Going on after epoch {training.epoch}, batch {training.batch}: {path}")

@@ -48,6 +48,23 @@ class Criterion(nn.Module):
         if self.line is not None:
             self.line.update(feedback)
 
+    def divisor(self, labels: torch.Tensor) -> torch.Tensor | None:
+        """What the loss divides by, a scalar: the weight of the valid pixels; None: it is no mean over pixels.
+
+        By this, the mean over several processes' batches becomes that over the pixels of all of them.
+        """
+        if self.config.loss not in ("cross_entropy", "focal", "logit_adjustment", "logit_variation"):
+            return None
+        valid = labels != IGNORE
+        return (self.weighting.weight[labels.where(valid, 0)] * valid).sum()
+
+    def share_feedback(self, index: int, processes: int) -> None:
+        """Have this process look at its part of `feedback_images`, at least one."""
+        for weighting in (self.weighting, self.line):
+            if isinstance(weighting, CAWAWeighting):
+                count = weighting.max_images
+                weighting.max_images = max(1, count // processes + (index < count % processes))
+
     @property
     def costs(self) -> torch.Tensor | None:
         """What the trained network's line between classes is drawn with, w (C,) of `method.Decision`; None: nothing."""

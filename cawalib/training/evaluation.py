@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from cawalib.datasets import ClassStatistics, SegmentationDataset
 from cawalib.method import class_activation_maps, evaluation_mode
@@ -29,7 +27,7 @@ PICTURE_SIDE = 256  # pixels
 @torch.no_grad()
 def evaluate(model: SegmentationModel, dataset: SegmentationDataset, statistics: ClassStatistics, config: RunConfig,
              accelerator: Accelerator, line: Line | None = None) -> dict:
-    """All metrics of a dataset at the labels' full resolution, see `metrics.summary`.
+    """All metrics of a dataset at the labels' full resolution, see `metrics.summary`; several processes share it.
 
     Args:
         model: the bare network, on the accelerator's device; its train/eval flags are left as they are.
@@ -38,9 +36,12 @@ def evaluate(model: SegmentationModel, dataset: SegmentationDataset, statistics:
     """
     tally = Tally(line, len(dataset.classes), accelerator.device)
     with evaluation_mode(model):
-        for images, labels in _batches(dataset, config):
+        for images, labels in _batches(dataset, config, accelerator):
             for logits, truth in zip(_logits(model, images, config, accelerator), labels, strict=True):
                 tally.add(logits, truth.to(logits.device))
+    tally.confusions = accelerator.reduce(tally.confusions, "sum")
+    tally.bins = {alpha: accelerator.reduce(bins.to(accelerator.device), "sum").cpu()
+                  for alpha, bins in tally.bins.items()}
     return summary(tally.confusion, statistics) | ({} if line is None else {"decision": tally.result()})
 
 
@@ -71,14 +72,17 @@ class _Judged(torch.nn.Module):
         return _logits(self.model, images, self.config, self.accelerator)
 
 
-def _batches(dataset, config):
-    """Normalised images and their labels; has a length."""
+def _batches(dataset, config, shared_by=None):
+    """Normalised images and their labels; has a length. Of this process's part alone, if an Accelerator shares it."""
     # images of one size go through the network together; whole ones one by one, as memory asks
     batch = config.batch_size if config.evaluation == "resize" else 1
-    loader = DataLoader(_images(dataset, config), batch, collate_fn=collate_evaluation,
+    seen = range(len(dataset))[:SMOKE_BATCHES * batch if config.smoke else None]
+    if shared_by is not None:
+        seen = seen[shared_by.process_index::shared_by.num_processes]
+        batch = max(1, batch // shared_by.num_processes)
+    loader = DataLoader(Subset(_images(dataset, config), seen), batch, collate_fn=collate_evaluation,
                         num_workers=config.data_workers, generator=torch.Generator())
-    limit = min(SMOKE_BATCHES, len(loader)) if config.smoke else len(loader)
-    return progress(itertools.islice(loader, limit), limit, "evaluating", delay=1)
+    return progress(loader, len(loader), "evaluating", delay=1)
 
 
 def _images(dataset, config):

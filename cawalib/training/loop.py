@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,6 +57,7 @@ class Training:
     weights: list[np.ndarray] = field(default_factory=list)  # (updates, 4, C) per epoch
     validation: dict | None = None  # after the last epoch, where this process has been through it
     line: Line | None = None  # how the finished network's decisions are moved
+    asked: torch.Tensor | float = 0.0  # with several processes: above 0 if one of them was told to stop
 
     @property
     def batches(self) -> int:
@@ -89,11 +91,16 @@ class Training:
 def training_step(training: Training, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Forward pass, feedback, loss, backward pass, update. Returns the detached loss, left on its device.
 
+    With several processes each has its part of the batch. The mean of their losses is that of the whole batch for
+    losses that are means over pixels; others (`Criterion.divisor`) are taken of each part.
+
     Args:
         images: (B, 3, H, W) float32.
         labels: (B, H, W) int64, 255 = ignore.
     """
     config, accelerator = training.config, training.accelerator
+    if accelerator.process_index:  # dropout and noise of the others: from (seed, step, process) alone
+        torch.manual_seed(zlib.crc32(f"{config.seed} {training.step} {accelerator.process_index}".encode()))
     images = images.contiguous(memory_format=torch.channels_last)
     with accelerator.autocast():
         logits, features = training.model(images, return_features=True)
@@ -102,6 +109,9 @@ def training_step(training: Training, images: torch.Tensor, labels: torch.Tensor
         if training.step // config.update_every in training.recorded:
             training.criterion.weighting.record()
     loss = training.criterion(logits, labels)
+    divisor = training.criterion.divisor(labels) if accelerator.num_processes > 1 else None
+    if divisor is not None:  # gradients are averaged over processes, whatever number of pixels each has
+        loss = loss * divisor / accelerator.reduce(divisor, "mean").clamp_min(1e-12)
     training.optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
     training.optimizer.step()
@@ -113,10 +123,13 @@ def _feedback(training, images, labels, logits, features):
     """What the weights are moved by: the step's batch, or images that no step trains on, other ones in every step."""
     config, accelerator, network = training.config, training.accelerator, training.network
     if training.held_out is not None:
-        # from (seed, step, process) alone, so that a resumed run goes on as if it never stopped
-        random = np.random.default_rng((config.seed, training.step, accelerator.process_index))
+        # from (seed, step) alone, so that a resumed run goes on as if it never stopped
+        random = np.random.default_rng((config.seed, training.step, 0))
         count = min(config.feedback_images, len(training.held_out))
         chosen = random.choice(len(training.held_out), count, replace=False)
+        # each process its part; with fewer images than processes, some look at the same one
+        chosen = np.resize(chosen, max(count, accelerator.num_processes))
+        chosen = chosen[accelerator.process_index::accelerator.num_processes]
         training.held_out.epoch = training.epoch
         batch = training.held_out.__getitems__([int(index) for index in chosen])
         images, labels = (part.to(accelerator.device) for part in batch)
@@ -139,9 +152,10 @@ def run_epoch(training: Training, stop: threading.Event) -> None:
     bar = progress(batches, config.epochs * training.batches, f"epoch {training.epoch + 1} of {config.epochs}, step",
                    initial=training.step)
     for images, labels in bar:
-        training.loss_sum = training.loss_sum + training_step(training, images, labels)
+        loss, stopping = _together(training, training_step(training, images, labels), stop)
+        training.loss_sum = training.loss_sum + loss
         training.batch += 1
-        if stop.is_set():
+        if stopping:
             _add_time(training, started)
             save(training)
             raise TrainingInterrupted(f"stopped in epoch {training.epoch + 1}, checkpoint saved in "
@@ -151,6 +165,16 @@ def run_epoch(training: Training, stop: threading.Event) -> None:
     save(training)
 
 
+def _together(training, loss, stop):
+    """A step's loss, and whether the run is to stop now, the same in all processes."""
+    if training.accelerator.num_processes == 1:
+        return loss, stop.is_set()
+    loss, asked = training.accelerator.reduce(torch.stack([loss, loss.new_tensor(float(stop.is_set()))]), "mean")
+    # what was asked in the step before: a GPU has added that up by now, and need not be waited for
+    asked, training.asked = training.asked, asked
+    return loss, bool(asked)
+
+
 def _add_time(training, started):
     training.epoch_seconds += time.perf_counter() - started
     training.seconds += time.perf_counter() - started
@@ -158,6 +182,9 @@ def _add_time(training, started):
 
 def _end_epoch(training):
     config = training.config
+    if training.accelerator.num_processes > 1:
+        for buffer in training.network.buffers():  # running means are each process's own after the last step
+            torch.distributed.broadcast(buffer, 0)
     training.weights.append(training.criterion.weighting.read_record())
     row = {"epoch": training.epoch + 1, "learning_rate": training.scheduler.get_last_lr()[0],
            "train_loss": float(training.loss_sum) / training.batches}

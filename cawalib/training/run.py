@@ -6,11 +6,12 @@ import hashlib
 import importlib.util
 import os
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, set_seed
+from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs, broadcast_object_list, set_seed
 from torch.utils.data import DataLoader, DistributedSampler
 
 from cawalib.datasets import SegmentationDataset, class_statistics, load_datasets
@@ -22,6 +23,7 @@ from cawalib.training.checkpoints import restore, stop_on_signal
 from cawalib.training.criterion import Criterion, build_line, build_weighting
 from cawalib.training.evaluation import SMOKE_BATCHES
 from cawalib.training.finish import finish
+from cawalib.training.launch import joined, launched, left_alone, processes_here, same_everywhere, threads
 from cawalib.training.loop import Training, run_epoch
 from cawalib.training.models import build_model
 from cawalib.training.network_file import check_start, start_from
@@ -32,25 +34,37 @@ from cawalib.training.transforms import TrainingImages, as_it_is
 def train(config: RunConfig) -> Run:
     """Train one run and write its folder; a finished run is read back, an unfinished one goes on.
 
+    Where `processes` is above 1, it starts them (`launch.launched`); under torchrun or `accelerate launch` it is one.
+
     Raises:
         ConfigError, DatasetError: settings or data that cannot be used; nothing has been written then.
         RunError: the run folder cannot be written, holds something else, or memory ran out.
         TrainingInterrupted: on SIGTERM or an interrupt, after saving a checkpoint.
     """
+    if config.processes > 1 and "WORLD_SIZE" not in os.environ:
+        check(config)
+        return launched(config)
+    config = joined(config)
     check(config)
     divide_threads(config)
-    accelerator = build_accelerator(config)
-    main = accelerator.is_main_process  # with several processes, one of them writes
+    with left_alone(config):
+        return _train(config, build_accelerator(config))
+
+
+def _train(config, accelerator):
+    main = accelerator.is_main_process  # with several processes, one of them writes and is looked at
+    if not main:
+        os.environ["CAWALIB_HEADLESS"] = "1"
     with claim(config.folder) if main else nullcontext():
         with accelerator.main_process_first():  # what it reads and counts, the others find
             datasets = load_checked(config)
         made = environment(config, _device_name(accelerator), accelerator.mixed_precision, data_digest(datasets))
         made["initial_weights"] = sha256(config.initial_weights) if config.initial_weights else ""
         finished = take_up(config, made) if main else None
-        accelerator.wait_for_everyone()
-        if finished is not None or (config.folder / "metrics.json").is_file():
+        if broadcast_object_list([finished is not None])[0]:
             accelerator.print(f"Already finished, read back: {config.folder}")
             return finished or load_run(config.folder)
+        same_everywhere(config, accelerator, made)
         with memory_errors(config), stop_on_signal() as stop:
             training = set_up(config, datasets, accelerator)
             restore(training)
@@ -71,6 +85,9 @@ def check(config: RunConfig) -> None:
         raise ConfigError("parameter 'device': found 'cuda', but PyTorch sees no CUDA device; choose 'cpu' or 'auto'")
     if config.mixed_precision == "fp16" and not on_gpu:
         raise ConfigError("parameter 'mixed_precision': found 'fp16', which needs a GPU; choose 'no', 'bf16' or 'auto'")
+    if on_gpu and processes_here(config) > torch.cuda.device_count():
+        raise ConfigError(f"parameter 'processes': found {processes_here(config)}, but PyTorch sees "
+                          f"{torch.cuda.device_count()} CUDA devices here; choose so many at most")
     check_writable(config.outputs_root)
     network = build_model(config.part(NetworkConfig), num_classes=2)
     if config.target_layer != "decoder":
@@ -99,22 +116,24 @@ def load_checked(config: RunConfig) -> dict[str, SegmentationDataset]:
 
 
 def divide_threads(config: RunConfig) -> None:
-    """Leave each of the run's data workers a core: more threads than cores slow each other down many times.
+    """Leave each of the run's processes and data workers a core: more threads than cores slow each other down.
 
     OMP_NUM_THREADS, as the batch engine and torchrun set it, has the last word.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, cores - config.data_workers))
+        torch.set_num_threads(threads(config))
 
 
 def build_accelerator(config: RunConfig) -> Accelerator:
     """Accelerate on the run's device and precision, whatever an earlier run of this process had."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
-    # from pinned memory batches travel while the step before them is computed
-    transfer = DataLoaderConfiguration(non_blocking=True)
-    return Accelerator(cpu=not _on_gpu(config), mixed_precision=_precision(config), dataloader_config=transfer)
+    # from pinned memory batches travel while the step before them is computed; several processes share each batch
+    transfer = DataLoaderConfiguration(non_blocking=True, split_batches=True)
+    # one of them reads and counts the data, which for large ones takes longer than the usual ten minutes
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+    return Accelerator(cpu=not _on_gpu(config), mixed_precision=_precision(config), dataloader_config=transfer,
+                       kwargs_handlers=[patience])
 
 
 def _on_gpu(config):
@@ -140,6 +159,8 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
         optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay,
                                       fused=True)
     frozen = _last_weights(config, data_digest(datasets)) if config.keeps_weights else None
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # PyTorch has none for a CPU
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = torch.compile(model) if config.compile else model
     trained, kept = datasets["train"], None
     if config.held_out_share:
@@ -151,6 +172,7 @@ def set_up(config: RunConfig, datasets: dict[str, SegmentationDataset], accelera
     weighting = build_weighting(method, statistics, frozen, config.epochs, steps, config.seed)
     criterion = Criterion(method, weighting, statistics, build_line(method, len(statistics.classes)))
     criterion = criterion.to(accelerator.device)
+    criterion.share_feedback(accelerator.process_index, accelerator.num_processes)
     training = Training(config, datasets, statistics, accelerator, model, optimizer, None, criterion, loader,
                         held_out=_augmented(kept, config) if kept else None)
     training.scheduler = torch.optim.lr_scheduler.PolynomialLR(
