@@ -23,9 +23,10 @@ from pathlib import Path
 import psutil
 import yaml
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
 import costs  # noqa: E402
+from counts import into_page  # noqa: E402
 from machines import machines, missing  # noqa: E402
 
 from cawalib.runs import RunConfig, load_run  # noqa: E402
@@ -35,7 +36,6 @@ HERE = Path(__file__).resolve().parent
 PARTS = ("starts", "kills", "machines", "costs")
 SMALL = {"train_images": 96, "image_height": 64, "image_width": 96, "epochs": 8, "validate_every": 8, "device": "cpu"}
 SEEDS = (0, 1, 2)
-MARKED = r"(<!-- {}: make test-processes -->\n).*?(<!-- end of {} -->)"  # where a part's tables go
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
@@ -200,9 +200,7 @@ def main() -> int:
     for part, text in tables.items():
         print(f"\n{text}")
         if options.write:
-            marked = re.compile(MARKED.format(part, part), re.DOTALL)
-            page = marked.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", options.write.read_text())  # noqa: B023
-            options.write.write_text(page)
+            into_page(options.write, f"make test-processes, {part}", text)
     print(json.dumps({"faults": check.faults}, indent=1))
     return bool(check.faults)
 

@@ -25,7 +25,7 @@ import inputs  # noqa: E402
 import kills  # noqa: E402
 from counts import into_page  # noqa: E402
 
-PARTS = ("kills", "scripts", "disk", "damage", "inputs", "calls")
+PARTS = ("kills", "runs", "disk", "damage", "inputs", "calls")
 
 
 def campaign(folder: Path, random, parts=PARTS, share=1.0) -> common.Tally:
@@ -51,9 +51,9 @@ def campaign(folder: Path, random, parts=PARTS, share=1.0) -> common.Tally:
     if "kills" in parts:
         for workers in (0, 2):
             kills.kill_study(place, folder / f"kills{workers}", tally, random, times(20), workers, expected, seconds)
-    if "scripts" in parts:
+    if "runs" in parts:
         for processes, count in ((1, 4), (2, 10)):
-            kills.kill_run(place, folder / f"scripts{processes}", tally, random, times(count), processes)
+            kills.kill_run(place, folder / f"runs{processes}", tally, random, times(count), processes)
     return tally
 
 

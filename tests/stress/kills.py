@@ -2,8 +2,11 @@
 
 import signal
 import time
+from dataclasses import asdict
 
 from common import OUTCOMES, finish, numbers, processes_of, readable, wait_for_quiet
+
+from cawalib.files import write_json
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -60,25 +63,27 @@ def _kill(process, random) -> str:
 
 
 def kill_run(place, folder, tally, random, count, processes) -> None:
-    """One run in a script, with two processes under torchrun: `count` times one of them, or all, are killed."""
-    part = f"kills, a run of {processes} process{'es' * (processes > 1)} without Snakemake"
+    """One run by itself, two processes of it by torchrun: `count` times one of them, or all, are killed."""
+    part = f"kills, a run of {processes} process{'es' * (processes > 1)} alone"
     started = time.monotonic()
-    finish(_script(place, folder / "peace", processes))
+    finish(_alone(place, folder / "peace", processes))
     seconds, expected = time.monotonic() - started, numbers(place.runs(folder / "peace")[2].folder)
     assert expected is not None, "the run does not end well when it is left in peace"
     for number in range(count):
         outputs = folder / str(number)
-        process = _script(place, outputs, processes)
+        process = _alone(place, outputs, processes)
         time.sleep(float(random.uniform(0, 1.1 * seconds)))
         what = _kill(process, random)
         finish(process)
         quiet = wait_for_quiet(process)
-        code, output = finish(_script(place, outputs, processes)) if quiet else (1, "something went on")
+        code, output = finish(_alone(place, outputs, processes)) if quiet else (1, "something went on")
         same = not code and numbers(place.runs(outputs)[2].folder) == expected
         tally.add(part, OUTCOMES[0] if same else OUTCOMES[2], f"{what}: exit status {code}, {output[-500:]}")
 
 
-def _script(place, outputs, processes):
+def _alone(place, outputs, processes):
+    settings = outputs.with_suffix(".json")
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    write_json(settings, asdict(place.runs(outputs)[2]))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] * (processes > 1)
-    settings = [f"{name}={value}" for name, value in place.settings(outputs).items()]
-    return place.start(*torchrun, place.code / "tests" / "stress" / "one_run.py", *settings)
+    return place.start(*torchrun, "-m", "cawalib.training", settings)
