@@ -8,7 +8,7 @@ from pathlib import Path
 from cawalib.notebook import checks
 from cawalib.notebook.checks import NotebookError, source_digest
 from cawalib.notebook.parameter_cell import read_notebook
-from cawalib.notebook.runner import KERNEL, headless, repository_root
+from cawalib.notebook.runner import headless, kernel_config, repository_root
 
 
 def refresh(notebook) -> None:
@@ -24,7 +24,6 @@ def refresh(notebook) -> None:
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
-    from traitlets.config import Config
 
     from cawalib.files import atomic
 
@@ -37,8 +36,8 @@ def refresh(notebook) -> None:
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
     try:
-        with headless(), contextlib.suppress(CellExecutionError):  # which is found in the outputs
-            NotebookClient(nb, resources=folder, config=Config(KERNEL), **options).execute()
+        with headless(), kernel_config() as config, contextlib.suppress(CellExecutionError):  # found in the outputs
+            NotebookClient(nb, resources=folder, config=config, **options).execute()
     except Exception as error:  # the kernel did not start, died, ...
         raise NotebookError(f"{notebook.name}: {type(error).__name__}: {checks.last_line(str(error))}") from error
     failure = checks.first_failure(nb)

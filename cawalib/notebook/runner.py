@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -15,8 +16,7 @@ from cawalib.notebook.checks import NotebookError, Terminated
 from cawalib.notebook.parameter_cell import CallError, check, read_notebook
 
 GRACE = 60.0  # seconds that a terminated notebook has for its checkpoint
-# encrypted where the kernel can, else it complains on stderr at each start
-KERNEL = {"KernelManager": {"transport_encryption": "auto"}}
+LONGEST_SOCKET = 90  # characters of a folder's name: the system takes some 104 for a socket's
 
 
 def start() -> Path:
@@ -94,7 +94,7 @@ def _prepare_output(nb, notebook, output, make_folder):
         raise CallError(f"output {output}: expected a file ending in .ipynb, other than the notebook itself")
     if not os.path.isdir(output.parent) and not make_folder:
         raise CallError(f"output {output}: its folder does not exist; make it, or add --make-folder")
-    partial = output.with_name(f".{output.stem}.partial.ipynb")
+    partial = output.with_name(f".{output.stem}.{os.getpid()}.running.ipynb")  # two calls may name the same output
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(nbformat.writes(nb))
@@ -105,10 +105,25 @@ def _prepare_output(nb, notebook, output, make_folder):
     return partial
 
 
+@contextlib.contextmanager
+def kernel_config():
+    """How to talk to a kernel: through files where the system can.
+
+    Ports are looked for before the kernel takes them: of two kernels that start at once one may find its port taken and
+    die. Where there are only ports, they are encrypted if the kernel can, which complains otherwise.
+    """
+    from traitlets.config import Config
+
+    with tempfile.TemporaryDirectory(prefix="cawalib-") as folder:
+        if os.name == "posix" and len(folder) < LONGEST_SOCKET:
+            yield Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+        else:
+            yield Config({"KernelManager": {"transport_encryption": "auto"}})
+
+
 def _execute(partial, output, parameters, root, timeout):
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from traitlets.config import Config
 
     def before_cell(cell, cell_index):
         if asked.is_set():
@@ -118,12 +133,12 @@ def _execute(partial, output, parameters, root, timeout):
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its warnings are our errors
     path = str(partial).replace("{", "{{").replace("}", "}}")  # papermill formats paths: braces in them are doubled
     started, failure = [], None
-    with headless(), _forwarded_signals() as asked:
+    with headless(), _forwarded_signals() as asked, kernel_config() as config:
         try:
             nb = papermill.execute_notebook(
                 path, path, parameters, kernel_name="python3", cwd=root, progress_bar=False, stdout_file=sys.stdout,
                 stderr_file=sys.stderr, execution_timeout=timeout, on_cell_start=before_cell,
-                config=Config(KERNEL))
+                config=config)
             failure = checks.first_failure(nb)
         except papermill.PapermillExecutionError as error:
             text = checks.plain("\n".join(error.traceback))

@@ -10,6 +10,7 @@ import os
 import runpy
 import signal
 import sys
+import traceback
 
 from jupyter_client.provisioning import LocalProvisioner
 
@@ -112,6 +113,8 @@ def _become_kernel(pipe):
     sys.argv = [*command[module:], f"--IPKernelApp.parent_handle={environment['JPY_PARENT_PID']}"]
     try:
         runpy.run_module(command[module], run_name="__main__", alter_sys=True)
+    except Exception:  # after os._exit nobody would hear of it
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
