@@ -9,8 +9,8 @@ from counts import into_page
 
 sys.path.insert(0, str(Path(__file__).with_name("stress")))
 
-import common  # noqa: E402
 import damage  # noqa: E402
+import ground  # noqa: E402
 import inputs  # noqa: E402
 import kills  # noqa: E402
 
@@ -18,7 +18,7 @@ import kills  # noqa: E402
 def test_a_few_of_everything(tmp_path, monkeypatch):
     calls = [case for case in inputs.CASES if case[0] == "call" or case[1:3] == ("02", "epochs=many")]
     monkeypatch.setattr(inputs, "CASES", calls[::5])
-    place, tally, random = common.Place.make(tmp_path), common.Tally(), np.random.default_rng(0)
+    place, tally, random = ground.Place.make(tmp_path), ground.Tally(), np.random.default_rng(0)
     inputs.bad_inputs(place, tmp_path / "inputs", tally, 3)
     damage.damage(place, tmp_path / "damage", tally, random, 14)
     kills.kill_run(place, tmp_path / "kills", tally, random, 1, processes=1)
@@ -26,9 +26,9 @@ def test_a_few_of_everything(tmp_path, monkeypatch):
 
 
 def test_the_counts_of_the_campaign(tmp_path):
-    tally = common.Tally()
+    tally = ground.Tally()
     for part, outcome in [("kills", 0), ("kills", 0), ("inputs", 1), ("inputs", 2)]:
-        tally.add(part, common.OUTCOMES[outcome], "what was done")
+        tally.add(part, ground.OUTCOMES[outcome], "what was done")
     assert tally.faults == ["inputs: what was done"] and tally.table().splitlines()[2:] == [
         "| kills | 2 | 2 | 0 | 0 |", "| inputs | 2 | 0 | 1 | 1 |"]
     assert tally.summary() == "4 tried, 2 as if nothing had happened, 1 named, 1 silent or unnamed"

@@ -2,7 +2,7 @@
 
 import time
 
-from common import OUTCOMES, finish, numbers, one_line
+from ground import OUTCOMES, finish, numbers, one_line
 
 
 def two_studies(place, folder, tally, random, count, expected, seconds) -> None:

@@ -18,9 +18,9 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
 import calls  # noqa: E402
-import common  # noqa: E402
 import damage  # noqa: E402
 import disk  # noqa: E402
+import ground  # noqa: E402
 import inputs  # noqa: E402
 import kills  # noqa: E402
 from counts import into_page  # noqa: E402
@@ -28,9 +28,9 @@ from counts import into_page  # noqa: E402
 PARTS = ("kills", "runs", "disk", "damage", "inputs", "calls")
 
 
-def campaign(folder: Path, random, parts=PARTS, share=1.0) -> common.Tally:
+def campaign(folder: Path, random, parts=PARTS, share=1.0) -> ground.Tally:
     """Every part, `share` of it; small shares are for the tests."""
-    tally, place = common.Tally(), common.Place.make(folder)
+    tally, place = ground.Tally(), ground.Place.make(folder)
 
     def times(count):
         return max(1, round(count * share))

@@ -3,7 +3,7 @@
 import contextlib
 import io
 
-from common import OUTCOMES
+from ground import OUTCOMES
 from test_damage import damaged, read, same
 
 from cawalib.datasets import DatasetError, load_datasets, prepared

@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 
-from common import OUTCOMES, finish, numbers, one_line
+from ground import OUTCOMES, finish, numbers, one_line
 
 
 def can_mount() -> bool:

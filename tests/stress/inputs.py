@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from common import OUTCOMES, finish
+from ground import OUTCOMES, finish
 
 LONG = "x" * 300
 # parameters of notebook 02 (03 where a setting is of CAWA alone), and what the line must name

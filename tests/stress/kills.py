@@ -4,7 +4,7 @@ import signal
 import time
 from dataclasses import asdict
 
-from common import OUTCOMES, finish, numbers, processes_of, readable, wait_for_quiet
+from ground import OUTCOMES, finish, numbers, processes_of, readable, wait_for_quiet
 
 from cawalib.files import write_json
 
