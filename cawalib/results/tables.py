@@ -99,13 +99,14 @@ def overview_table(runs: list[Run], baselines: tuple[str, ...], split: str,
     Returns:
         Text, in percent; index method; columns "seeds", and per metric its name and "minus <baseline>" for each.
     """
+    compared = {baseline: compare(runs, baseline, split, metrics, shared_seeds) for baseline in baselines}
     columns = {}
     for metric in metrics:
-        for baseline in baselines:
-            table = compare(runs, baseline, split, [metric], shared_seeds).set_index("label")
-            columns.setdefault("seeds", table["seeds"].astype(str))
-            columns.setdefault(metric, table.apply(lambda row: mean_text(row["mean"], row["deviation"]), axis=1))
-            columns[f"{metric} minus {baseline}"] = table.apply(
+        for baseline, table in compared.items():
+            own = table[table["metric"] == metric].set_index("label")
+            columns.setdefault("seeds", own["seeds"].astype(str))
+            columns.setdefault(metric, own.apply(lambda row: mean_text(row["mean"], row["deviation"]), axis=1))
+            columns[f"{metric} minus {baseline}"] = own.apply(
                 lambda row, baseline=baseline: "" if row.name == baseline else difference_text(row), axis=1)
     return pd.DataFrame(columns).rename_axis("method")
 
