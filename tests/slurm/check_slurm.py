@@ -6,6 +6,7 @@ Not collected by `make test`: `make slurm-test` calls it. It needs Linux, root, 
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -257,3 +258,17 @@ def test_a_scratch_folder_that_nodes_do_not_see(cluster, repository):
     assert lines and all(f"outputs folder {scratch}: node" in line for line in lines), lines
     assert not runs(scratch)
     say(f"a scratch folder: {lines[0]}")
+
+
+def test_snakemake_is_a_job_itself(cluster, repository):
+    profile(repository)
+    outputs, said = repository / "by_job", repository / "job.log"
+    command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/slurm", "--config", "study=short",
+               f"outputs_root={outputs}"]
+    job = cluster.call("sbatch", "--parsable", "-t", "30", "--mem", "4000", "--chdir", str(repository),
+                       "-o", str(said), "--wrap", shlex.join(command))
+    wait(lambda: job not in [each["id"] for each in cluster.jobs()], "the end of the job")
+    assert all((folder / "metrics.json").is_file() for folder in runs(outputs).values()), said.read_text()[-6000:]
+    figures = sorted(path.name for path in (outputs / "figures/short").glob("*.pdf"))
+    assert len(runs(outputs)) == 2 and figures, said.read_text()[-6000:]
+    say(f"Snakemake as job {job}: two runs and {len(figures)} figures")

@@ -63,10 +63,11 @@ class Cluster:
         (folder / "munge/key").chmod(0o400)
         configuration = CONFIGURATION.format(host=socket.gethostname(), folder=folder, ports=_free_ports(4))
         (folder / "slurm.conf").write_text(configuration)
-        # the executor takes SLURM_CONF from srun's environment, since it stands in /etc on a cluster
-        srun = folder / "bin/srun"
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
-        srun.chmod(0o755)
+        # the executor takes SLURM_CONF out of the environment, since it stands in /etc on a cluster
+        for name in ("sacct", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun"):
+            command = folder / "bin" / name
+            command.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which(name)} "$@"\n')
+            command.chmod(0o755)
         self.environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "OMP_NUM_THREADS": "1",
                                          "PATH": f"{folder}/bin:{os.environ['PATH']}:/usr/sbin"}
 
