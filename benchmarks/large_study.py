@@ -1,4 +1,4 @@
-"""What a study of thousands of runs costs once they are there: Snakemake's plan, reading, comparing, notebook 05.
+"""What a study of thousands of runs costs once they are there: the plan, reading, comparing, notebooks 04 and 05.
 
     python benchmarks/large_study.py                  10,000 made-up runs: 50 groups of 20 labels with 10 seeds
     python benchmarks/large_study.py --groups 5       a tenth of it
@@ -38,8 +38,9 @@ groups = {{}}
 for run in runs:
     groups.setdefault(run.group, []).append(run)
 for own in groups.values():
-    main_table(own, "cross entropy", "test", "pixels", "inverse square root")
-    overview_table(own, ("cross entropy", "inverse square root"), "test")
+    baseline, rival = list(dict.fromkeys(run.label for run in own))[:2]
+    main_table(own, baseline, "test", "pixels", rival)
+    overview_table(own, (baseline, rival), "test")
 print(time.perf_counter() - started)
 """
 
@@ -51,11 +52,18 @@ def labels():
                     for value in (0.1, 0.2, 0.3, 0.4, 0.6)}
 
 
+def ablations():
+    """Twenty more of CAWA, for notebook 04."""
+    return {f"CAWA, threshold {value}": {"method": "cawa", "pseudo_mask_threshold": value}
+            for value in (round(0.025 + 0.045 * number, 3) for number in range(20))}
+
+
 def write_study(root: Path, groups: int, seeds: int) -> int:
     """The grid and every finished run of it below a copy of the code; how many runs."""
     from synthetic_runs import edit, make_run
 
-    own = {f"group {number}": {"common": {"epochs": number + 1}} | labels() for number in range(groups)}
+    own = {"methods": {"common": {"epochs": 1}} | labels(), "ablations": {"common": {"epochs": 1}} | ablations()}
+    own |= {f"group {number}": {"common": {"epochs": number}} | labels() for number in range(2, groups)}
     grid = {"seeds": list(range(seeds)), "common": {"device": "cpu"}, "groups": own}
     (root / "workflow/grids" / f"{STUDY}.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
     os.chdir(root)
@@ -94,11 +102,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         root = copy_of_the_code(Path(folder) / "code")
         count = write_study(root, options.groups, options.seeds)
-        notebook = ["-m", "cawalib.notebook", "notebooks/05_figures.ipynb", "out.ipynb", "-p", "study", STUDY, "-p",
-                    "group", "group 0", "-p", "runs_from", "outputs"]
+        read_here = ["out.ipynb", "-p", "study", STUDY, "-p", "runs_from", "outputs"]
+        notebook_04 = ["-m", "cawalib.notebook", "notebooks/04_ablations.ipynb", *read_here]
+        notebook_05 = ["-m", "cawalib.notebook", "notebooks/05_figures.ipynb", *read_here]
         rows = [measured(name, arguments, root) for name, arguments in {
             "Snakemake's plan": PLAN, "reading all runs": ["-c", READ],
-            "reading, and two tables for each group": ["-c", TABLES], "notebook 05 on one group": notebook}.items()]
+            "reading, and two tables for each group": ["-c", TABLES], "notebook 04": notebook_04,
+            "notebook 05 on one group": notebook_05}.items()]
     print(f"{count} runs: {options.groups} groups of {len(labels())} labels with {options.seeds} seeds\n")
     print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 

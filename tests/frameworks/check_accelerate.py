@@ -72,3 +72,16 @@ def test_two_processes(tmp_path):
     assert torch.equal(one["weight"], other["weight"]) and torch.equal(one["parameters"], other["parameters"])
     for found in (one, other):
         close(found["losses"], found["explicit"])
+
+
+def test_evaluation_moves_nothing():
+    ours = parts()
+    train(*ours)
+    _, network, _, loader, criterion = ours
+    before, calls = criterion.weight, criterion.calls
+    network.eval()
+    with torch.no_grad():
+        assert all(torch.isfinite(criterion(network(images), labels)) for images, labels in loader)
+    assert torch.equal(criterion.weight, before) and criterion.calls == calls
+    train(*ours)
+    assert not torch.equal(criterion.weight, before)  # and training moves it again
