@@ -41,8 +41,12 @@ def check(workflow, study: str, runs) -> None:
     """
     _check_status(workflow.executor_settings)
     _check_queue(study, runs)
-    wanted = {(job.threads, *map(job.resources.get, RESOURCES)): job.rule.name
-              for job in workflow.dag.needrun_jobs() if not job.is_local}
+    wanted = {}
+    for job in workflow.dag.needrun_jobs():
+        if not job.is_local:
+            for attempt in (job.restart_times + 1, 1):  # what grows may outgrow every node
+                job.attempt = attempt
+                wanted[job.threads, *map(job.resources.get, RESOURCES)] = job.rule.name
     for (cores, *values), rule in wanted.items():
         _check_resources(rule, cores, dict(zip(RESOURCES, values, strict=True)))
 

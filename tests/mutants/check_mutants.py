@@ -3,6 +3,7 @@
     python tests/mutants/check_mutants.py                      all of them (`make mutants`)
     python tests/mutants/check_mutants.py --only method cam    those whose file's path holds one of these words
     python tests/mutants/check_mutants.py --write docs/trust.md  and its table into the page
+    python tests/mutants/check_mutants.py --keep kept.jsonl    goes on where a call that ended early was
 
 Each YAML file beside this one is a list of mutants:
 
@@ -19,6 +20,8 @@ realistic and ends the call. The mutants were written down from what the code pr
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -93,6 +96,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="part of a mutated file's path")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="mutants tried at once")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="what was found, and need not be tried again")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     options = parser.parse_args()
     mutants = read_mutants(options.only)
@@ -104,15 +108,22 @@ def main() -> int:
         if run_tests(Path(temporary) / "0", sorted({test for mutant in tried for test in mutant["tests"]})):
             raise SystemExit("the tests fail without any mutant; mend them first")
 
+        kept = read_kept(options.keep)
+
         def noticed(mutant):
+            if (key := key_of(mutant)) in kept:
+                return kept[key]
             folder = copies.get()
             try:
                 dead = try_one(mutant, folder)
-                if not dead:
-                    print(f"lives: {mutant['file']}: {mutant['was']!r} -> {mutant['now']!r}", flush=True)
-                return dead
             finally:
                 copies.put(folder)
+            if not dead:
+                print(f"lives: {mutant['file']}: {mutant['was']!r} -> {mutant['now']!r}", flush=True)
+            if options.keep:
+                with options.keep.open("a") as file:
+                    print(json.dumps([key, dead]), file=file)
+            return dead
 
         killed = list(pool.map(noticed, tried))
     lowest, text = table(mutants, tried, killed)
@@ -120,6 +131,20 @@ def main() -> int:
     if options.write:
         into_page(options.write, "make mutants", text)
     return int(lowest < LOWEST)
+
+
+def key_of(mutant) -> str:
+    """Of a mutant, the code that it changes, and its tests: what was found holds as long as these are the same."""
+    files = [ROOT / mutant["file"], *(ROOT / "tests" / test.split("::")[0] for test in mutant["tests"])]
+    texts = [mutant["was"], mutant["now"], *mutant["tests"], *(file.read_text() for file in files)]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def read_kept(path: Path | None) -> dict[str, bool]:
+    """Key -> whether the tests noticed, from a file that `--keep` wrote; a line that was cut counts for nothing."""
+    if path is None or not path.exists():
+        return {}
+    return dict(json.loads(line) for line in path.read_text().splitlines() if line.endswith("]"))
 
 
 def table(mutants, tried, killed) -> tuple[float, str]:
