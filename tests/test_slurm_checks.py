@@ -34,6 +34,22 @@ Trying to restart job 3.
 """
 
 
+NOT_SENT = """[Fri Nov 27 10:42:25 2026]
+Error in rule run:
+    message: SLURM sbatch failed. The error message was 'sbatch: error: Memory specification can not be satisfied
+sbatch: error: Batch job submission failed: Requested node configuration is not available'.
+    sbatch call:
+        sbatch --parsable --mem 80000
+For further error details see the cluster/cloud log and the log files of the involved rule(s).
+    jobid: 21
+    input: cawalib/runs/behaviour.json
+    output: {output}
+    shell:
+        python -m cawalib.notebook
+        (command exited with non-zero exit code)
+"""
+
+
 def test_a_line_for_each_output_that_is_missing(tmp_path):
     job = tmp_path / "12.log"
     job.write_text("Building DAG\ncawalib.notebook: error: 02_baseline.ipynb: parameter 'x'\nsrun: error: task 0\n")
@@ -47,12 +63,15 @@ def test_a_line_for_each_output_that_is_missing(tmp_path):
     (tmp_path / "15.log").write_text("slurmstepd-one: error: StepId=15.0 exceeded memory limit (2 > 1), being killed\n")
     names = ("rule", "job", "state", "output", "log")
     log = tmp_path / "snakemake.log"
-    log.write_text("".join(ERROR.format(**dict(zip(names, attempt, strict=True))) for attempt in attempts))
+    said = [ERROR.format(**dict(zip(names, attempt, strict=True))) for attempt in attempts]
+    log.write_text("".join([*said, NOT_SENT.format(output=tmp_path / "four.json")]))
     assert slurm.failures([log]) == [  # the last attempt counts, and what came to be there after all is no failure
         f"{tmp_path}/one.json: Slurm job 12: FAILED: cawalib.notebook: error: 02_baseline.ipynb: parameter 'x'",
         f"{tmp_path}/main.csv: Slurm job 13: OUT_OF_MEMORY: {slurm.REMEDIES['OUT_OF_MEMORY']}",
         f"{tmp_path}/two.json: Slurm job 14: FAILED: no log: the node may not see this folder",
-        f"{tmp_path}/three.json: Slurm job 15: OUT_OF_MEMORY: {slurm.REMEDIES['OUT_OF_MEMORY']}"]
+        f"{tmp_path}/three.json: Slurm job 15: OUT_OF_MEMORY: {slurm.REMEDIES['OUT_OF_MEMORY']}",
+        f"{tmp_path}/four.json: SLURM sbatch failed. The error message was 'sbatch: error: Memory specification can "
+        "not be satisfied; mend it in the profile (workflow/profiles/slurm/config.yaml)"]
 
 
 def test_a_node_that_does_not_see_the_outputs(tmp_path):

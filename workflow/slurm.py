@@ -111,7 +111,9 @@ def minutes(limit: str) -> int | None:
     return 24 * 60 * int(days or 0) + seconds // 60
 
 
-FAILURE = re.compile(r"^Error in rule \w+:\n(?P<about>(?: +.*\n)+)", re.MULTILINE)
+# up to the next of Snakemake's messages: what sbatch says begins at the margin
+FAILURE = re.compile(r"^Error in rule \w+:\n(?P<about>.*?)(?=^\[|^Error in rule|^Trying to restart|^Select jobs|\Z)",
+                     re.MULTILINE | re.DOTALL)
 WORD = re.compile(r"^(?:cawalib\.notebook: error|slurmstepd\S*: error|outputs folder [^:]+): .*", re.MULTILINE)
 
 
@@ -131,7 +133,7 @@ def failures(logs: list[str]) -> list[str]:
 def _why(found):
     state = re.search(r"status is: '(\w+)'", found.get("message", ""))
     if state is None:  # not even submitted
-        return found.get("message", "see above")
+        return f"{found.get('message', 'see above')}; mend it {SET}"
     state, log = state[1], Path(found["log"].removesuffix(" (check log file(s) for error details)"))
     text = log.read_text() if log.is_file() else ""
     if re.search("exceeded (job )?memory limit|oom.kill", text, re.IGNORECASE):  # without cgroups Slurm says FAILED
