@@ -38,10 +38,9 @@ sys.path.insert(0, str(HERE.parent))
 
 from copies import ROOT, copy_of_the_code  # noqa: E402
 from counts import into_page  # noqa: E402
+from forks import HANGS  # noqa: E402
 
 LOWEST = 0.9  # share of the mutants of each file that must be killed
-MINUTES = 10  # of one mutant's tests; one that makes them hang counts as killed, and is listed: the machine may be slow
-HANGS = 124  # exit status of tests that took longer
 KEYS = {"file", "was", "now", "tests", "equivalent"}
 
 
@@ -63,28 +62,32 @@ def read_mutants(words=()) -> list[dict]:
     return [mutant for mutant in mutants if not words or any(word in mutant["file"] for word in words)]
 
 
-def run_tests(folder: Path, tests) -> int:
-    """pytest's exit status: 0 all passed, 1 some failed, HANGS. Stops at the first that fails."""
-    without = [word for name in ("cacheprovider", "nbval", "xdist") for word in ("-p", f"no:{name}")]  # quicker
-    command = [sys.executable, "-m", "pytest", "-qx", *without, *(f"tests/{test}" for test in tests)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
-    try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=60 * MINUTES)
-        return done.returncode
-    except subprocess.TimeoutExpired:
-        return HANGS
+class Copy:
+    """A copy of the code, and the process whose forks run its tests."""
+
+    def __init__(self, folder: Path):
+        self.folder = copy_of_the_code(folder)
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "forks.py")], cwd=folder, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)})
+
+    def run_tests(self, tests) -> int:
+        """pytest's exit status: 0 all passed, 1 some failed, HANGS. Stops at the first that fails."""
+        print(json.dumps([f"tests/{test}" for test in tests]), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
 
 
-def try_one(mutant, folder: Path) -> bool:
+def try_one(mutant, copy: Copy) -> bool:
     """Whether the tests notice a mutant in this copy of the code, which is as before afterwards."""
-    path = folder / mutant["file"]
+    path = copy.folder / mutant["file"]
     text = path.read_text()
     path.write_text(text.replace(mutant["was"], mutant["now"]))
     try:
-        code = run_tests(folder, mutant["tests"])
+        code = copy.run_tests(mutant["tests"])
     finally:
         path.write_text(text)
-    if code == HANGS:
+    if code == HANGS:  # counts as killed, and is listed: the machine may be slow
         print(f"hangs: {mutant['file']}: {mutant['was']!r} -> {mutant['now']!r}", flush=True)
     elif code not in (0, 1):
         raise SystemExit(f"{mutant['file']}, now {mutant['now']!r}: pytest ended with {code}, expected 0 or 1; "
@@ -104,20 +107,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(options.processes) as pool:
         copies = SimpleQueue()
         for number in range(options.processes):
-            copies.put(copy_of_the_code(Path(temporary) / str(number)))
-        if run_tests(Path(temporary) / "0", sorted({test for mutant in tried for test in mutant["tests"]})):
-            raise SystemExit("the tests fail without any mutant; mend them first")
-
+            copies.put(copy := Copy(Path(temporary) / str(number)))
         kept = read_kept(options.keep)
+        tests = sorted({test for mutant in tried if key_of(mutant) not in kept for test in mutant["tests"]})
+        if tests and copy.run_tests(tests):
+            raise SystemExit("the tests fail without any mutant; mend them first")
 
         def noticed(mutant):
             if (key := key_of(mutant)) in kept:
                 return kept[key]
-            folder = copies.get()
+            copy = copies.get()
             try:
-                dead = try_one(mutant, folder)
+                dead = try_one(mutant, copy)
             finally:
-                copies.put(folder)
+                copies.put(copy)
             if not dead:
                 print(f"lives: {mutant['file']}: {mutant['was']!r} -> {mutant['now']!r}", flush=True)
             if options.keep:
