@@ -85,7 +85,8 @@ def together(tmp_path_factory):
     load_checked(RunConfig(**SMALL | settings))
     code = f"import test_processes; test_processes.one_of_two({settings!r}, {str(folder)!r})"
     (folder / "two.py").write_text(code)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(__file__)}
+    here = os.path.dirname(__file__)  # with the code beside these tests, which need not be the installed one
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([os.path.dirname(here), here])}
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                            folder / "two.py"], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
