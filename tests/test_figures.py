@@ -322,6 +322,8 @@ def test_differences_from_a_rival_by_hand(tmp_path):
     assert overview.at["CAWA", "tail mIoU (pixels) minus focal"] == "+6.0 [+1.7, +10.3]*"
     assert overview.at["focal", "tail mIoU (pixels) minus cross entropy"] == "+5.0 [+5.0, +5.0]*"
     assert overview.at["focal", "tail mIoU (pixels) minus focal"] == ""
+    named = tables.overview_table(runs, ("focal",), "test", ("miou",))  # as `compare` understands names
+    assert named["miou"].tolist() == overview["mIoU"].tolist()
 
 
 def grouped(root, group, label, tail):

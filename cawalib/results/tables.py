@@ -8,7 +8,7 @@ import pandas as pd
 from cawalib.results.comparable import check
 from cawalib.results.comparison import compare, compare_classes
 from cawalib.results.forms import NOTHING
-from cawalib.results.measures import GROUPS, name_of, tidy
+from cawalib.results.measures import GROUPS, metric_named, name_of, tidy
 from cawalib.runs import Run
 
 OVERVIEW = ("mIoU", "tail mIoU (pixels)", "pixel accuracy")  # all classes, the rare ones, and all pixels
@@ -103,7 +103,8 @@ def overview_table(runs: list[Run], baselines: tuple[str, ...], split: str,
     columns = {}
     for metric in metrics:
         for baseline, table in compared.items():
-            own = table[table["metric"] == metric].set_index("label")
+            meant = metric_named(metric, list(table["metric"].unique()))
+            own = table[table["metric"] == meant].set_index("label")
             columns.setdefault("seeds", own["seeds"].astype(str))
             columns.setdefault(metric, own.apply(lambda row: mean_text(row["mean"], row["deviation"]), axis=1))
             columns[f"{metric} minus {baseline}"] = own.apply(
