@@ -11,7 +11,9 @@ import signal
 import sys
 import time
 
-MINUTES = 10
+import pytest
+
+MINUTES = 10  # the machine may be slow
 HANGS = 124
 OPTIONS = ["-qx", *(word for name in ("cacheprovider", "nbval", "xdist") for word in ("-p", f"no:{name}"))]
 
@@ -38,7 +40,6 @@ def run(tests) -> int:
 if __name__ == "__main__":
     import matplotlib.figure  # noqa: F401
     import pandas  # noqa: F401
-    import pytest
     import scipy.stats  # noqa: F401
     import torchvision.models.segmentation  # noqa: F401
 
