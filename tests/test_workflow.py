@@ -26,6 +26,7 @@ def dry_run(tmp_path, *words):
 @pytest.mark.parametrize("study, groups, ablations", [
     ("demo", ["methods"], 1), ("camvid-first", ["methods"], 0), ("evidence-settings", ["methods"], 0),
     ("evidence-options", ["methods", "streets-100"], 0),
+    ("evidence-streets", ["streets-100", "streets-100-easy", "streets-10", "streets-1000"], 0),
     ("evidence", ["methods", "camvid-chosen-settings", "camvid-mobilenetv2", "cityscapes-256",
                   "streets-10", "streets-100", "streets-1000"], 1),
     ("cityscapes", ["deeplabv3--r18", "deeplabv3--r50", "segformer-b0"], 0),
@@ -92,6 +93,31 @@ def test_a_table_drawn_anew_makes_no_run_stale(tmp_path):
     (stale.folder / "environment.json").write_text(json.dumps(made))
     listed = dry_run(tmp_path).stdout
     assert listed.count("rule run:") == 1 and f"output: {stale.folder}/metrics.json" in listed
+
+
+def finish(config):
+    config.folder.mkdir(parents=True)
+    (config.folder / "metrics.json").write_text("")
+    (config.folder / "environment.json").write_text(json.dumps({"behaviour": versions(config), "precision": "no"}))
+
+
+def test_of_a_study_in_progress_what_is_whole_is_drawn_and_nothing_trained(tmp_path):
+    nothing = dry_run(tmp_path, "study=evidence-streets", "finished=true")
+    assert nothing.returncode == 1 and nothing.stderr == (
+        "workflow: error: study 'evidence-streets': no group's runs are all there in "
+        f"{tmp_path}; train them first (the same call without finished=true)\n")
+    study = load_study(ROOT / "workflow/grids/evidence-streets.yaml", outputs_root=str(tmp_path))
+    configs = [(entry.group, config) for entry, config in study.configs()]
+    whole = [config for group, config in configs if group == "streets 100 easy"]
+    other = [config for group, config in configs if group == "streets 100"]
+    for config in (*whole, *other[1:]):
+        finish(config)
+    drawn = dry_run(tmp_path, "study=evidence-streets", "finished=true")
+    assert drawn.returncode == 0, drawn.stderr
+    assert re.findall(r"^rule (\w+):", drawn.stdout, re.MULTILINE) == ["figures_streets_100_easy", "all"]
+    finish(other[0])
+    drawn = dry_run(tmp_path, "study=evidence-streets", "finished=true").stdout
+    assert "rule figures_streets_100:" in drawn and "rule run:" not in drawn
 
 
 def test_unknown_study(tmp_path):

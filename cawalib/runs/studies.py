@@ -49,6 +49,11 @@ class Study:
     def group(self, group: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.group == group]
 
+    def finished(self) -> Study:
+        """The study with those groups alone whose runs are all there; perhaps with none."""
+        missing = {entry.group for entry, config in self.configs() if not (config.folder / "metrics.json").is_file()}
+        return dataclasses.replace(self, entries=tuple(e for e in self.entries if e.group not in missing))
+
     @property
     def compared(self) -> list[str]:
         """The groups that are compared with a baseline of their own: all but the ablations."""
