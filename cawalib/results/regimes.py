@@ -58,9 +58,10 @@ def page(root=".") -> str:
     by_data = {}
     for name, runs in groups.items():
         by_data.setdefault(runs[0].config.dataset, []).append(name)
-    sections = {}
+    sections, shown = {}, []
     for part, names in (parts | {f"on_{data}": names for data, names in by_data.items()}).items():
-        if len(names) > 1:
+        if len(names) > 1 and names not in shown:  # as long as one kind of data is there, all three are the same
+            shown.append(names)
             chosen = {name: asked[name] for name in names}
             sections[part] = f"{claim(chosen)}\n\n{forms.markdown(pooled_table(chosen))}"
     sections["leads"] = forms.markdown(leads_table(groups, split))
