@@ -39,20 +39,17 @@ paper: setup
 # What README.md and docs/evidence.md report: published runs are taken from the repository. Of the finished studies, what is missing
 # or was made by other code is trained (all of it: about 15 hours on two cores; it needs data/CamVid and data/cityscapes-256); of
 # those in progress only what is whole is drawn.
-IN_PROGRESS := evidence-streets
+define redraw
+for study in $(1); do \
+  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study --restore && \
+  $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
+    --config study=$$study $(2) && \
+  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study $(3) || exit 1; \
+done
+endef
 evidence: setup offline-weights
-	for study in evidence-settings evidence-options evidence; do \
-	  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study --restore && \
-	  $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
-	    --config study=$$study && \
-	  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study || exit 1; \
-	done
-	for study in $(IN_PROGRESS); do \
-	  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study --restore && \
-	  $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
-	    --config study=$$study finished=true && \
-	  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study --unfinished || exit 1; \
-	done
+	$(call redraw,evidence-settings evidence-options evidence)
+	$(call redraw,evidence-streets,finished=true,--unfinished)
 	$(BIN)/python -m cawalib.results.pages
 
 # a file, and so a notebook, in one process; tests that take longer than a few minutes have a target of their own

@@ -74,6 +74,17 @@ def test_figures_that_are_there_do_not_stand_for_runs(tmp_path):
     assert "rule run:" in dry_run(tmp_path).stdout
 
 
+def record(config, **behaviour):
+    made = {"behaviour": versions(config) | behaviour, "precision": "no"}
+    (config.folder / "environment.json").write_text(json.dumps(made))
+
+
+def finish(config):
+    config.folder.mkdir(parents=True)
+    (config.folder / "metrics.json").write_text("")
+    record(config)
+
+
 def test_a_table_drawn_anew_makes_no_run_stale(tmp_path):
     study = load_study(ROOT / "workflow" / "grids" / "demo.yaml", outputs_root=str(tmp_path))
     files = [config.folder / "metrics.json" for _, config in study.configs()]
@@ -84,21 +95,13 @@ def test_a_table_drawn_anew_makes_no_run_stale(tmp_path):
         path.write_text("")
         os.utime(path, (time.time() - 100 * age,) * 2)
     for _, config in study.configs():
-        made = {"behaviour": versions(config), "precision": "no"}
-        (config.folder / "environment.json").write_text(json.dumps(made))
+        record(config)
     assert "rule run:" not in dry_run(tmp_path).stdout
     # no record of Snakemake's says so, but the code computes focal loss differently since
     stale = next(config for _, config in study.configs() if config.method == "focal")
-    made = {"behaviour": versions(stale) | {"method focal": 0}, "precision": "no"}
-    (stale.folder / "environment.json").write_text(json.dumps(made))
+    record(stale, **{"method focal": 0})
     listed = dry_run(tmp_path).stdout
     assert listed.count("rule run:") == 1 and f"output: {stale.folder}/metrics.json" in listed
-
-
-def finish(config):
-    config.folder.mkdir(parents=True)
-    (config.folder / "metrics.json").write_text("")
-    (config.folder / "environment.json").write_text(json.dumps({"behaviour": versions(config), "precision": "no"}))
 
 
 def test_of_a_study_in_progress_what_is_whole_is_drawn_and_nothing_trained(tmp_path):
