@@ -267,6 +267,19 @@ def test_cawa_keeps_its_colour_and_no_ablation_takes_it(study):
     assert "#D55E00" not in {s.colour for s in only.values()}
 
 
+def test_labels_share_a_colour_only_where_there_are_no_more(study):
+    def run_of(method):
+        config = dataclasses.replace(study[0].config, method=method)
+        return dataclasses.replace(study[0], label=method, config=config)
+
+    methods = ["dice", "none", "tversky", "inverse_sqrt", "cawa", "lovasz", "enet"]
+    runs = [run_of(method) for method in methods]
+    styles = style.label_styles([*runs, run_of("tversky")])
+    assert list(styles) == methods
+    assert len({found.colour for found in styles.values()}) == len(methods)
+    assert styles["inverse_sqrt"].colour == "#0072B2"
+
+
 def test_spread_keeps_gap_order_and_bounds():
     moved = style.spread([0.5, 0.51, 0.1, 0.99], gap=0.1, low=0, high=1)
     assert moved == pytest.approx([0.455, 0.555, 0.1, 0.99])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,17 +114,18 @@ def label_styles(runs: list[Run]) -> dict[str, Style]:
     """A style for each label, in order of appearance.
 
     A method's own style goes to its first label; for CAWA to the label "CAWA" or to default settings, so
-    that no ablation takes the colour of the method.
+    that no ablation takes the colour of the method. The others have colours of no method that is there, as long as
+    there are some.
     """
-    styles, taken = {}, set()
-    for run in runs:
-        label, method = name_of(run), run.config.method
-        if label not in styles:
-            own = method in METHOD_STYLES and method not in taken and (method != "cawa" or _is_plain_cawa(run))
-            other = OTHER_STYLES[(len(styles) - len(taken)) % len(OTHER_STYLES)]
-            styles[label] = METHOD_STYLES[method] if own else other
-            taken |= {method} if own else set()
-    return styles
+    own: dict[str, str] = {}  # label -> method
+    labels = {name: next(run for run in runs if name_of(run) == name) for name in dict.fromkeys(map(name_of, runs))}
+    for label, run in labels.items():
+        method = run.config.method
+        if method in METHOD_STYLES and method not in own.values() and (method != "cawa" or _is_plain_cawa(run)):
+            own[label] = method
+    taken = {METHOD_STYLES[method].colour for method in own.values()}
+    others = itertools.cycle(sorted(OTHER_STYLES, key=lambda style: style.colour in taken))
+    return {label: METHOD_STYLES[own[label]] if label in own else next(others) for label in labels}
 
 
 def _is_plain_cawa(run):
