@@ -36,7 +36,7 @@ paper: setup
 	@echo "tables:  outputs/tables/demo"
 	@echo "runs:    outputs/runs/streets"
 
-# What README.md and docs/evidence.md report: published runs are taken from the repository. Of the finished studies, what is missing
+# What README.md and the pages of the evidence report: published runs are taken from the repository. Of the finished studies, what is missing
 # or was made by other code is trained (all of it: about 15 hours on two cores; it needs data/CamVid and data/cityscapes-256); of
 # those in progress only what is whole is drawn.
 define redraw

@@ -1,7 +1,7 @@
 """Pages whose tables and counted sentences are generated: what stands between two markers is never typed.
 
-    python -m cawalib.results.pages            write them into README.md and docs/evidence.md, and what all comparisons
-                                               say together into outputs/reference/regimes.md
+    python -m cawalib.results.pages            write them into README.md and both pages of the evidence, and what all
+                                               comparisons say together into outputs/reference/regimes.md
 
 In a page, a table of a study's page, or of a file that is nothing else:
 
@@ -32,7 +32,7 @@ from cawalib.runs import ARCHIVE, RunError, load_runs, load_study
 from cawalib.settings import ConfigError
 
 REGIMES = "outputs/reference/regimes.md"
-PAGES = ("README.md", "docs/evidence.md")
+PAGES = ("README.md", "docs/evidence.md", "docs/evidence-points.md")
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 COUNTED = ("better", "worse", "decided")
 WORDS = re.compile(r"(<!-- (count|difference|pooled): (.+?) -->).*?(<!-- end -->)", re.DOTALL)
