@@ -98,8 +98,9 @@ def _check_resources(rule, cores, resources):
         there, _ = _asked("sinfo", "-h", "-o", "partition %R, %D nodes %T: %c cores, %m MB, GPUs %G, up to %l")
         if "account" in said:
             there, _ = _asked("sacctmgr", "-n", "-P", "show", "user", getpass.getuser(), "withassoc", "format=account")
-        raise WorkflowError(f"Slurm: rule {rule} asks for -c {cores} {' '.join(options)}: {said}; mend it {SET}; there "
-                            f"is {there}")
+        asked = ", ".join(f"{name} {value}" for name, value in resources.items() if value)  # by the profile's names
+        raise WorkflowError(f"Slurm: rule {rule} asks for threads {cores}, {asked}: {said}; mend it {SET}; there is "
+                            f"{there}")
 
 
 def minutes(limit: str) -> int | None:

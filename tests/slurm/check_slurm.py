@@ -194,7 +194,7 @@ REFUSED = {
     "partition": ({"slurm_partition": "nowhere"}, {}, {}, "Invalid partition name"),
     "GPU": ({}, {"gpu": 1}, {}, "Invalid generic resource"),
     "memory": ({}, {"mem_mb": 99000}, {}, "node configuration is not available"),
-    "memory of the last attempt": ({}, {"mem_mb": "5000 * attempt"}, {}, "--mem 30000"),
+    "memory of the last attempt": ({}, {"mem_mb": "5000 * attempt"}, {}, "mem_mb 30000"),
     "time": ({}, {"runtime": 90}, {}, "more than the partition's limit of 1:00:00"),
     "status": ({}, {}, {"slurm-status-command": "sacct"}, "set slurm-status-command to the other one"),
     "forgetful queue": ({}, {}, {"slurm-init-seconds-before-status-checks": 200}, "to at most 100"),
