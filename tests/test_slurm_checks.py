@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from snakemake_interface_common.exceptions import WorkflowError
 
+from cawalib.runs import RunConfig
+
 PATH = Path(__file__).resolve().parents[1] / "workflow" / "slurm.py"
 SPEC = importlib.util.spec_from_file_location("slurm_checks", PATH)
 slurm = importlib.util.module_from_spec(SPEC)
@@ -79,3 +81,16 @@ def test_a_node_that_does_not_see_the_outputs(tmp_path):
     slurm.check_shared(tmp_path, "demo")
     with pytest.raises(WorkflowError, match="outputs folder .*elsewhere: node .* does not see .* on a disk that all"):
         slurm.check_shared(tmp_path / "elsewhere", "demo")
+
+
+def test_jobs_of_a_killed_call_are_named_but_not_those_of_another_clone(monkeypatch):
+    runs = [RunConfig(method="none", seed=5), RunConfig(method="none", seed=6)]
+    first, second = (f"rule_run_wildcards_streets_none_{run.folder.parts[-2]}_{run.seed}" for run in runs)
+    queue = [f"14 {first} /shared/one clone", f"15 {second} /shared/one clone", "16 (null) /shared/one clone",
+             f"17 {first} /shared/other", "18 rule_prepare_data /shared/one clone"]
+    monkeypatch.setattr(slurm, "_asked", lambda *command: ("; ".join(queue), True))
+    with pytest.raises(WorkflowError, match="2 jobs of an earlier call .* of study 'demo'; .*: scancel 14 15$"):
+        slurm._check_queue("demo", runs, "/shared/one clone")
+    slurm._check_queue("demo", runs, "/shared/third")
+    monkeypatch.setattr(slurm, "_asked", lambda *command: ("", True))
+    slurm._check_queue("demo", runs, "/shared/one clone")

@@ -40,7 +40,6 @@ def check(workflow, study: str, runs) -> None:
         runs: the study's `RunConfig`s.
     """
     _check_status(workflow.executor_settings)
-    _check_queue(study, runs)
     wanted = {}
     for job in workflow.dag.needrun_jobs():
         if not job.is_local:
@@ -49,6 +48,7 @@ def check(workflow, study: str, runs) -> None:
                 wanted[job.threads, *map(job.resources.get, RESOURCES)] = job.rule.name
     for (cores, *values), rule in wanted.items():
         _check_resources(rule, cores, dict(zip(RESOURCES, values, strict=True)))
+    _check_queue(study, runs, workflow.workdir_init)
 
 
 def _asked(*command):
@@ -76,11 +76,12 @@ def _check_status(settings):
                             f"slurm-init-seconds-before-status-checks to at most {age // 3} {SET}")
 
 
-def _check_queue(study, runs):
-    """Jobs that a killed call left behind write the same runs."""
-    ours = {f"rule_run_wildcards_{run.name.replace('/seed', '/').replace('/', '_')}" for run in runs}
-    queue, _ = _asked("squeue", "--me", "--noheader", "--format=%i %k")
-    left = [line.split()[0] for line in queue.split("; ") if line and line.split()[-1] in ours]
+def _check_queue(study, runs, folder):
+    """Jobs that a killed call left behind write the same runs, if it was called from the same folder."""
+    ours = {f"rule_run_wildcards_{run.name.replace('/seed', '/').replace('/', '_')} {folder}" for run in runs}
+    queue, _ = _asked("squeue", "--me", "--noheader", "--format=%i %k %Z")
+    jobs = [line.partition(" ") for line in queue.split("; ")]
+    left = [job for job, _, what in jobs if what in ours]
     if left:
         raise WorkflowError(f"Slurm: {len(left)} jobs of an earlier call are at runs of study '{study}'; wait for "
                             f"them, or end them (their runs go on from their checkpoints): scancel {' '.join(left)}")
