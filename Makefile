@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is set up from requirements.lock by the first call.
 #   make paper   the whole collection on the built-in data, five minutes on two cores
 #   make test    pytest and nbval
-#   make evidence  the comparison of all remedies, from the published runs or anew
+#   make evidence  every table, figure and counted sentence of the evidence, from the published runs
 #   make book    the website, in book/_build/html
 #   make lab     JupyterLab; on a server: make lab LAB_OPTIONS=--no-browser
 PYTHON ?= python3
@@ -36,20 +36,15 @@ paper: setup
 	@echo "tables:  outputs/tables/demo"
 	@echo "runs:    outputs/runs/streets"
 
-# What README.md and the pages of the evidence report: published runs are taken from the repository. Of the finished studies, what is missing
-# or was made by other code is trained (all of it: about 15 hours on two cores; it needs data/CamVid and data/cityscapes-256); of
-# those in progress only what is whole is drawn.
-define redraw
-for study in $(1); do \
-  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study --restore && \
-  $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
-    --config study=$$study $(2) && \
-  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study $(3) || exit 1; \
-done
-endef
-evidence: setup offline-weights
-	$(call redraw,evidence-settings evidence-options evidence)
-	$(call redraw,evidence-streets,finished=true,--unfinished)
+# What README.md and the pages of the evidence report, drawn anew from the published runs: nothing is trained, no images are needed.
+# To train what a study lacks: `publish STUDY outputs/reference/STUDY --restore`, Snakemake with study=STUDY, and publish it
+EVIDENCE = evidence-settings evidence-options evidence evidence-streets
+evidence: setup
+	for study in $(EVIDENCE); do \
+	  $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
+	    --config study=$$study published=true && \
+	  $(BIN)/python -m cawalib.results.publish $$study outputs/reference/$$study --published || exit 1; \
+	done
 	$(BIN)/python -m cawalib.results.pages
 
 # a file, and so a notebook, in one process; tests that take longer than a few minutes have a target of their own

@@ -139,6 +139,14 @@ def test_an_unfinished_study_is_published_as_such_and_comes_back(study, monkeypa
     assert [run.label for run in load_runs(study, groups=["methods"], allow_smoke=True)] == ["plain", "ours"]
     assert not tau.folder.joinpath("metrics.json").exists()
     shutil.rmtree("outputs/runs")
+    assert {entry.group for entry in study.whole_in(archive).entries} == {"methods"}
+    kept = {path: path.read_bytes() for path in Path("kept").rglob("*") if path.is_file()}
+    for path in (Path("kept/README.md"), Path("kept/runs.csv")):
+        path.unlink()
+    with monkeypatch.context() as patch:  # whatever the code computes today
+        raise_version(patch, "method cawa")
+        publish.publish(study, "kept", unfinished=True, published=True)
+    assert {path: path.read_bytes() for path in Path("kept").rglob("*") if path.is_file()} == kept
     with pytest.raises(RunError, match="study 'tiny': not one run is finished"):
         publish.publish(study, "kept", unfinished=True)
 

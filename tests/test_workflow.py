@@ -79,12 +79,6 @@ def record(config, **behaviour):
     (config.folder / "environment.json").write_text(json.dumps(made))
 
 
-def finish(config):
-    config.folder.mkdir(parents=True)
-    (config.folder / "metrics.json").write_text("")
-    record(config)
-
-
 def test_a_table_drawn_anew_makes_no_run_stale(tmp_path):
     study = load_study(ROOT / "workflow" / "grids" / "demo.yaml", outputs_root=str(tmp_path))
     files = [config.folder / "metrics.json" for _, config in study.configs()]
@@ -104,23 +98,16 @@ def test_a_table_drawn_anew_makes_no_run_stale(tmp_path):
     assert listed.count("rule run:") == 1 and f"output: {stale.folder}/metrics.json" in listed
 
 
-def test_of_a_study_in_progress_what_is_whole_is_drawn_and_nothing_trained(tmp_path):
-    nothing = dry_run(tmp_path, "study=evidence-streets", "finished=true")
-    assert nothing.returncode == 1 and nothing.stderr == (
-        "workflow: error: study 'evidence-streets': no group's runs are all there in "
-        f"{tmp_path}; train them first (the same call without finished=true)\n")
-    study = load_study(ROOT / "workflow/grids/evidence-streets.yaml", outputs_root=str(tmp_path))
-    configs = [(entry.group, config) for entry, config in study.configs()]
-    whole = [config for group, config in configs if group == "streets 100 easy"]
-    other = [config for group, config in configs if group == "streets 100"]
-    for config in (*whole, *other[1:]):
-        finish(config)
-    drawn = dry_run(tmp_path, "study=evidence-streets", "finished=true")
+def test_of_a_published_study_what_is_whole_is_drawn_and_nothing_trained(tmp_path):
+    drawn = dry_run(tmp_path, "study=evidence", "published=true", "--printshellcmds")
     assert drawn.returncode == 0, drawn.stderr
-    assert re.findall(r"^rule (\w+):", drawn.stdout, re.MULTILINE) == ["figures_streets_100_easy", "all"]
-    finish(other[0])
-    drawn = dry_run(tmp_path, "study=evidence-streets", "finished=true").stdout
-    assert "rule figures_streets_100:" in drawn and "rule run:" not in drawn
+    rules = re.findall(r"^rule (\w+):", drawn.stdout, re.MULTILINE)
+    assert len(rules) == 9 and {"ablations", "figures_methods", "all"} < set(rules) and "run" not in rules
+    assert drawn.stdout.count("-p runs_from reference") == 8
+    study = "camvid-first"
+    missing = dry_run(tmp_path, f"study={study}", "published=true")
+    assert missing.returncode == 1 and missing.stderr == (
+        f"workflow: error: archive outputs/reference/{study}/runs.jsonl.gz: not found; publish the study first\n")
 
 
 def test_unknown_study(tmp_path):

@@ -2,6 +2,7 @@
 
     python -m cawalib.results.publish demo outputs/reference/demo
     python -m cawalib.results.publish evidence outputs/reference/evidence --unfinished    of a long study
+    python -m cawalib.results.publish evidence outputs/reference/evidence --published     tables and figures anew
     python -m cawalib.results.publish evidence outputs/reference/evidence --restore       published runs back to outputs
 """
 
@@ -42,11 +43,11 @@ from cawalib.settings import ConfigError
 
 # figures that show images: only of the built-in data, since real images may not be passed on
 PICTURES = ("class_activation_maps", "qualitative")
-EVIDENCE = ("evidence-settings", "evidence-options", "evidence")  # the studies of `make evidence`
 FIRST = ("overview", "main", "main_by_images")  # tables that open a group's page; the others follow by name
 
 
-def publish(study: Study, target, outputs_root="outputs", command: str = "", unfinished: bool = False) -> None:
+def publish(study: Study, target, outputs_root="outputs", command: str = "", unfinished: bool = False,
+            published: bool = False) -> None:
     """Put the runs, tables and figures of a study into a few files, and write a README.md about them.
 
     One archive holds the runs (see `runs.archive`), `runs.csv` has a row per run and split, and each compared group one
@@ -60,21 +61,26 @@ def publish(study: Study, target, outputs_root="outputs", command: str = "", unf
         command: what made the runs, for the README.
         unfinished: keep the runs that are there, and show those of whole groups alone: a table that misses runs, or is
             looked at before they are made, says what was not asked. The README says how many are missing.
+        published: the runs are those that are published in `target` already, whatever code made them, and stay as they
+            are; tables, figures and README are made anew.
 
     Raises:
         RunError: a run that may not be published, by name, or tables that are missing.
     """
-    runs, target = load_runs(study, allow_unfinished=unfinished), Path(target)
+    target = Path(target)
+    runs = load_runs(study, archive=target / ARCHIVE if published else None, allow_unfinished=unfinished or published,
+                     allow_other_code=published)
     if not runs:
         raise RunError(f"study '{study.name}': not one run is finished; train some first")
     drawn = {kind: Path(outputs_root, kind, study.name) for kind in ("tables", "figures")}
     groups = whole_groups(study, runs)
-    for group in study.compared:
+    for group in filter(groups.__contains__, study.compared):
         path = drawn["tables"] / group_folder(group) / "main.md"
         if not path.is_file() and not unfinished:
             raise RunError(f"{path}: not found; draw the study's figures and tables first (notebook 05)")
     target.mkdir(parents=True, exist_ok=True)
-    write_archive(target / ARCHIVE, runs, _shown(study, runs) if study.compared[0] in groups else ())
+    if not published:
+        write_archive(target / ARCHIVE, runs, _shown(study, runs) if study.compared[0] in groups else ())
     whole = [run for run in runs if run.group in groups]
     counted = set()
     for group in filter(groups.__contains__, study.compared):
@@ -258,10 +264,10 @@ def main(arguments=None) -> int:
     parser.add_argument("target", help="such as outputs/reference/demo")
     parser.add_argument("--outputs-root", default="outputs")
     parser.add_argument("--unfinished", action="store_true", help="take the runs that are there")
+    parser.add_argument("--published", action="store_true", help="of the published runs, which stay as they are")
     parser.add_argument("--restore", action="store_true", help="the other way round: published runs to the outputs")
     options = parser.parse_args(arguments)
-    command = {"demo": "make paper", **dict.fromkeys(EVIDENCE, "make evidence")}.get(
-        options.study,
+    command = "make paper" if options.study == "demo" else (
         f"snakemake --snakefile workflow/Snakefile --cores 2 --config study={options.study} data_root=...")
     try:
         study = load_study(Path("workflow/grids", f"{options.study}.yaml"), outputs_root=options.outputs_root)
@@ -269,7 +275,7 @@ def main(arguments=None) -> int:
             archive = Path(options.target, ARCHIVE)
             print(f"{restore(study, archive)} runs written from {archive} to {options.outputs_root}")
         else:
-            publish(study, options.target, options.outputs_root, command, options.unfinished)
+            publish(study, options.target, options.outputs_root, command, options.unfinished, options.published)
     except (ConfigError, RunError) as error:
         print(f"cawalib.results.publish: error: {error}", file=sys.stderr)
         return 1

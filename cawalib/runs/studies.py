@@ -49,9 +49,10 @@ class Study:
     def group(self, group: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.group == group]
 
-    def finished(self) -> Study:
-        """The study with those groups alone whose runs are all there; perhaps with none."""
-        missing = {entry.group for entry, config in self.configs() if not (config.folder / "metrics.json").is_file()}
+    def whole_in(self, archive) -> Study:
+        """The study with those groups alone whose runs are all in a file of published runs; perhaps with none."""
+        published = read_archive(archive)
+        missing = {entry.group for entry, config in self.configs() if config.name not in published}
         return dataclasses.replace(self, entries=tuple(e for e in self.entries if e.group not in missing))
 
     @property
