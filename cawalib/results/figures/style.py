@@ -117,8 +117,10 @@ def label_styles(runs: list[Run]) -> dict[str, Style]:
     that no ablation takes the colour of the method. The others have colours of no method that is there, as long as
     there are some.
     """
+    labels: dict[str, Run] = {}  # label -> its first run
+    for run in runs:
+        labels.setdefault(name_of(run), run)
     own: dict[str, str] = {}  # label -> method
-    labels = {name: next(run for run in runs if name_of(run) == name) for name in dict.fromkeys(map(name_of, runs))}
     for label, run in labels.items():
         method = run.config.method
         if method in METHOD_STYLES and method not in own.values() and (method != "cawa" or _is_plain_cawa(run)):
