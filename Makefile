@@ -37,7 +37,8 @@ paper: setup
 	@echo "runs:    outputs/runs/streets"
 
 # What README.md and the pages of the evidence report, drawn anew from the published runs: nothing is trained, no images are needed.
-# To train what a study lacks: `publish STUDY outputs/reference/STUDY --restore`, Snakemake with study=STUDY, and publish it
+# To train what a study lacks: `cawalib.results.publish STUDY outputs/reference/STUDY --restore`, Snakemake with study=STUDY, the same
+# `publish` with --unfinished, and this, which draws what is whole then.
 EVIDENCE = evidence-settings evidence-options evidence evidence-streets
 evidence: setup
 	for study in $(EVIDENCE); do \
