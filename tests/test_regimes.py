@@ -10,7 +10,7 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 from synthetic_runs import edit
 from test_verdicts import three
 
-from cawalib.results import at_accuracy, curve, publish, regimes
+from cawalib.results import at_accuracy, curve, figures, publish, regimes
 from cawalib.results.statistics import pooled_from
 from cawalib.results.verdicts import verdicts
 from cawalib.runs import load_study
@@ -71,6 +71,36 @@ def test_a_loss_that_may_be_larger_than_a_point_is_not_decided():
     assert "- balanced: not decided (tail +1.0 [" in regimes.claim(tables)
 
 
+def claimed(**points):
+    """`verdicts` of one comparison, of point -> (tail, its verdict, pixel accuracy, its verdict)."""
+    rows = [{"first": f"CAWA, {point}", "second": "cross entropy", "metric": metric, "verdict": verdict,
+             "difference": value, "low": value - 0.01, "high": value + 0.01}
+            for point, told in points.items()
+            for metric, value, verdict in ((TAIL, *told[:2]), (ACCURACY, *told[2:]))]
+    return pd.DataFrame(rows)
+
+
+def test_the_claim_in_each_comparison_as_table_and_picture():
+    asked = {"one": claimed(rare=(0.3, "better", -0.05, "worse"), balanced=(0.2, "better", -0.001, "level"),
+                            accurate=(0.1, "better", 0.04, "not decided")),
+             "other": claimed(rare=(0.03, "level", 0.01, "better"), balanced=(0.02, "better", 0.0, "better"),
+                              accurate=(-0.2, "worse", 0.05, "better"))}
+    table = regimes.each_table(asked)
+    assert table.to_dict("records") == [
+        {"comparison": "one", "at rare": "no", "at balanced": "yes", "at accurate": "not decided",
+         "tail mIoU, accurate": "+10.0 [+9.0, +11.0]", "pixel accuracy, accurate": "+4.0 [+3.0, +5.0]"},
+        {"comparison": "other", "at rare": "not decided", "at balanced": "yes", "at accurate": "no",
+         "tail mIoU, accurate": "−20.0 [−21.0, −19.0]", "pixel accuracy, accurate": "+5.0 [+4.0, +6.0]"}]
+    axes = figures.both_halves(asked, "test").axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert lines["one"] == [pytest.approx(point) for point in ([-5, 30], [-0.1, 20], [4, 10])]
+    marks = [(bars[0].get_marker(), bars[0].get_markerfacecolor() != "white") for bars in axes.containers]
+    assert marks == [("o", False), ("D", True), ("s", False)] * 2
+    across, up = (bar.get_segments()[0].tolist() for bar in axes.containers[0][2])
+    assert across == [pytest.approx([-6, 30]), pytest.approx([-4, 30])]
+    assert up == [pytest.approx([-5, 29]), pytest.approx([-5, 31])]
+
+
 def test_leads_are_taken_at_equal_accuracy(tmp_path):
     runs = three(tmp_path, seeds=(0, 1, 2))
     own = {(run.label, run.config.seed): run for run in runs}
@@ -126,7 +156,9 @@ def test_only_whole_groups_are_shown(tmp_path, monkeypatch):
     Path("workflow/grids").mkdir(parents=True)
     Path("workflow/grids/evidence-streets.yaml").write_text(STUDY)
     study = load_study("workflow/grids/evidence-streets.yaml")
-    assert regimes.comparisons() == ({}, "") and regimes.page() == ""
+    assert regimes.comparisons() == ({}, "")
+    regimes.write("outputs/reference/regimes.md")
+    assert not Path("outputs").exists()
     for run in [run for batch in (4, 2) for run in three("outputs", seeds=(0, 1), epochs=2, batch_size=batch)]:
         edit(run.folder / "environment.json", device="CPU, 1 thread", commit="c" * 40, python="3.11", packages={},
              duration_seconds=60, peak_memory_bytes=2**30)
@@ -139,10 +171,13 @@ def test_only_whole_groups_are_shown(tmp_path, monkeypatch):
     readme = Path("outputs/reference/evidence-streets/README.md").read_text()
     assert "- one: 6 runs" in readme and "- two: **3 of 4 runs**" in readme
     assert set(pd.read_csv("outputs/reference/evidence-streets/runs.csv")["group"]) == {"one"}
-    assert "## leads" in regimes.page() and "## all" not in regimes.page()
+    page, drawn = Path("outputs/reference/regimes.md"), Path("outputs/reference/figures/both_halves.png")
+    regimes.write(page)
+    assert drawn.is_file() and "## leads" in page.read_text() and "## all" not in page.read_text()
 
     (folder / "kept").rename(folder / "metrics.json")
     publish.publish(study, "outputs/reference/evidence-streets", unfinished=True)
     assert list(regimes.comparisons()[0]) == ["one", "two"]
-    page = regimes.page()
+    regimes.write(page)
+    page = page.read_text()
     assert "## verdict" in page and "over 2 of them?" in page and "| CAWA, rare" in page

@@ -2,6 +2,7 @@
 
     python -m cawalib.results.pages            write them into README.md and both pages of the evidence, and what all
                                                comparisons say together into outputs/reference/regimes.md
+                                               and outputs/reference/figures
 
 In a page, a table of a study's page, or of a file that is nothing else:
 
@@ -102,13 +103,15 @@ def _evidence(root) -> SideBySide:
 def main() -> int:
     for page in (REGIMES, *PAGES):  # in this order: the others quote the first
         try:
-            text = regimes.page() if page == REGIMES else fill(Path(page).read_text())
+            if page == REGIMES:
+                regimes.write(page)
+                continue
+            text = fill(Path(page).read_text())
         except (FileNotFoundError, ComparisonError, RunError, ConfigError) as error:
             print(f"cawalib.results.pages: error: {page}: {error}", file=sys.stderr)
             return 1
-        if text:
-            with atomic(page) as partial:
-                partial.write_text(text)
+        with atomic(page) as partial:
+            partial.write_text(text)
     return 0
 
 

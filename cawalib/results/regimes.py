@@ -8,11 +8,24 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cawalib.results import forms
+from cawalib.files import atomic
+from cawalib.method import POINTS
+from cawalib.results import figures, forms
 from cawalib.results.publish import whole_groups
 from cawalib.results.statistics import LEVEL, MARGIN, pooled_from, with_verdicts
 from cawalib.results.tables import OVERVIEW
-from cawalib.results.verdicts import BASELINE, COUNTS, EQUAL, OURS, can_be_asked, in_points, side_text, values, verdicts
+from cawalib.results.verdicts import (
+    BASELINE,
+    COUNTS,
+    EQUAL,
+    OURS,
+    can_be_asked,
+    claim_by_point,
+    in_points,
+    side_text,
+    values,
+    verdicts,
+)
 from cawalib.runs import ARCHIVE, Run, RunError, load_runs, load_study
 
 STUDIES = ("evidence-streets", "evidence-cityscapes", "evidence-clothing", "evidence-camvid", "evidence-camvid-strong",
@@ -48,17 +61,31 @@ def comparisons(root=".") -> tuple[dict[str, list[Run]], str]:
     return found, splits.pop() if splits else ""
 
 
-def page(root=".") -> str:
-    """Markdown: the claim over all, every question pooled, where CAWA's lead grows; "" if no comparison is whole."""
+def write(page, root=".") -> None:
+    """The page, and beside it in `figures` the picture of the claim; nothing if no comparison is whole."""
     groups, split = comparisons(root)
     if not groups:
-        return ""
+        return
     asked = {name: verdicts(runs, split) for name, runs in groups.items()}
+    figure = figures.both_halves({name: asked[name] for name in asked if name not in SKILL}, split)
+    figures.save(figure, Path(page).parent / "figures", "both_halves")
+    with atomic(page) as partial:
+        partial.write_text(page_of(groups, asked, split))
+
+
+def page_of(groups: dict[str, list[Run]], asked: dict[str, pd.DataFrame], split: str) -> str:
+    """Markdown: the claim in each comparison and over all, every question pooled, where CAWA's lead grows.
+
+    Args:
+        groups: comparison -> its runs.
+        asked: comparison -> `verdicts`.
+    """
     parts = {"verdict": [name for name in groups if groups[name][0].config.dataset != LOOKED_AT], "all": list(groups)}
     by_data = {}
     for name, runs in groups.items():
         by_data.setdefault(runs[0].config.dataset, []).append(name)
-    sections, shown = {}, []
+    sections = {"each": forms.markdown(each_table({name: asked[name] for name in asked if name not in SKILL}))}
+    shown = []
     for part, names in (parts | {f"on_{data}": names for data, names in by_data.items()}).items():
         if len(names) > 1 and names not in shown:  # as long as one kind of data is there, all three are the same
             shown.append(names)
@@ -76,6 +103,21 @@ interval. Not corrected for how many questions stand here. *verdict* and *verdic
 test split earlier studies had looked at.
 
 """
+
+
+def each_table(asked: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The claim in every comparison: the answer at each named point, and both halves where the weights are taken out.
+
+    Returns:
+        Text, in percentage points.
+    """
+    rows = []
+    for name, table in asked.items():
+        found = claim_by_point(table)
+        _, tail, accuracy = found["accurate"]
+        rows.append({"comparison": name, **{f"at {point}": answer for point, (answer, *_) in found.items()},
+                     "tail mIoU, accurate": in_points(tail), "pixel accuracy, accurate": in_points(accuracy)})
+    return pd.DataFrame(rows)
 
 
 def _pooled(asked, key):
@@ -118,7 +160,7 @@ def claim(asked: dict[str, pd.DataFrame]) -> str:
     `statistics.MARGIN`, without lying below 0. No: one of the two lies below 0 with its whole interval.
     """
     lines = [f"Rare classes up and overall accuracy not down, {OURS} against {BASELINE}, over {len(asked)} of them?"]
-    for point in ("rare", "balanced", "accurate"):
+    for point in POINTS:
         key = "H1", side_text((OURS, point)), BASELINE
         tail, accuracy = (_pooled(asked, (*key, metric)) for metric in (TAIL, ACCURACY))
         if tail is None or accuracy is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cawalib.method import POINTS
 from cawalib.results.comparable import check
 from cawalib.results.decisions import FOREGROUND, OTHERS, at_its_accuracy, calibration_error, curve, decided, height
 from cawalib.results.forms import NOTHING
@@ -42,7 +43,7 @@ def _equal(hypothesis, first, second):
 
 
 QUESTIONS = (
-    *(Question("H1", (OURS, point), (BASELINE, "rare"), OVERVIEW) for point in ("rare", "balanced", "accurate")),
+    *(Question("H1", (OURS, point), (BASELINE, "rare"), OVERVIEW) for point in POINTS),
     Question("H1", (OURS, EQUAL), (BASELINE, "rare")),
     _equal("H2", OURS, BASELINE),
     _equal("H2", OURS, COUNTS),
@@ -177,12 +178,19 @@ def can_be_asked(runs: list[Run], split: str) -> bool:
         "decision" in run.metrics["splits"].get(split, {}) for run in runs)
 
 
-def both_halves(runs: list[Run], split: str) -> str:
-    """The paper's claim, a line for each named point: rare classes up, overall accuracy not down, and by how much."""
-    table = verdicts(runs, split)
-    parts = []
-    for point in ("rare", "balanced", "accurate"):
-        own = table[(table["first"] == f"{OURS}, {point}") & (table["second"] == BASELINE)].set_index("metric")
+def claim_by_point(table: pd.DataFrame) -> dict[str, tuple[str, pd.Series, pd.Series]]:
+    """The paper's claim in one comparison: rare classes up and overall accuracy not down, CAWA against cross entropy.
+
+    Args:
+        table: `verdicts` of one comparison that `can_be_asked`.
+
+    Returns:
+        Named point -> "yes", "no" or "not decided", and the table's rows of the tail and of pixel accuracy. Yes: the
+        tail better, accuracy better or level. No: one of them worse.
+    """
+    found = {}
+    for point in POINTS:
+        own = table[(table["first"] == side_text((OURS, point))) & (table["second"] == BASELINE)].set_index("metric")
         tail, accuracy = own.loc[TAIL], own.loc[ACCURACY]
         if tail["verdict"] == "better" and accuracy["verdict"] in ("better", "level"):
             answer = "yes"
@@ -190,8 +198,15 @@ def both_halves(runs: list[Run], split: str) -> str:
             answer = "no"
         else:
             answer = "not decided"
-        parts.append(f"- {point}: {answer} (tail {in_points(tail)}, {tail['verdict']}; pixel accuracy "
-                     f"{in_points(accuracy)}, {accuracy['verdict']})")
+        found[point] = answer, tail, accuracy
+    return found
+
+
+def both_halves(runs: list[Run], split: str) -> str:
+    """The paper's claim, a line for each named point: rare classes up, overall accuracy not down, and by how much."""
+    table = verdicts(runs, split)
     first = (f"Rare classes up and overall accuracy not down, {OURS} against {BASELINE} on {split}? (Verdicts after "
              f"Holm's correction for {len(table)} comparisons.)")
-    return "\n".join([first, *parts])
+    return "\n".join([first, *(
+        f"- {point}: {answer} (tail {in_points(tail)}, {tail['verdict']}; pixel accuracy {in_points(accuracy)}, "
+        f"{accuracy['verdict']})" for point, (answer, tail, accuracy) in claim_by_point(table).items())])

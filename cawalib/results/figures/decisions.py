@@ -10,8 +10,19 @@ from matplotlib.figure import Figure
 from cawalib.method import POINTS
 from cawalib.results.comparable import check
 from cawalib.results.decisions import ON_CURVES, curve
-from cawalib.results.figures.style import DISTINCT, PAGE, in_print_style, label_styles, seed_count
+from cawalib.results.figures.style import (
+    COLUMN,
+    DISTINCT,
+    INK,
+    OTHER_STYLES,
+    PAGE,
+    half_widths,
+    in_print_style,
+    label_styles,
+    seed_count,
+)
 from cawalib.results.measures import name_of
+from cawalib.results.verdicts import claim_by_point
 from cawalib.runs import Run
 
 MARKS = {"rare": "o", "balanced": "D", "accurate": "s"}
@@ -73,3 +84,37 @@ def _zoom(axes, marked):
     room = 0.15 * max(high[1] - low[1], 2)
     axes.set_xlim(low[0] - MARGIN, high[0] + 1)
     axes.set_ylim(max(0, low[1] - room), high[1] + room)
+
+
+@in_print_style
+def both_halves(asked: dict[str, pd.DataFrame], split: str) -> Figure:
+    """What CAWA does to rare classes against what it does to overall accuracy, at three points of its curve.
+
+    CAWA minus cross entropy, mean and 95 % interval; a line for each comparison, through its points. Filled: the claim
+    holds there (`results.verdicts.claim_by_point`).
+
+    Args:
+        asked: comparison -> `results.verdicts.verdicts`.
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN, 2.5 + 0.15 * -(-len(asked) // 2)), layout="constrained")
+    axes.axhline(0, color=INK, linewidth=0.6, zorder=0)
+    axes.axvline(0, color=INK, linewidth=0.6, zorder=0)
+    for rank, (name, table) in enumerate(asked.items()):
+        style = OTHER_STYLES[7 * rank % len(OTHER_STYLES)]  # the next colour, and another line
+        found = claim_by_point(table)
+        tails, accuracies = (100 * pd.DataFrame([halves[part] for halves in found.values()])[
+            ["difference", "low", "high"]].astype(float) for part in (1, 2))
+        axes.plot(accuracies["difference"], tails["difference"], color=style.colour, linestyle=style.line, label=name)
+        for place, (point, (answer, *_)) in enumerate(found.items()):
+            tail, accuracy = tails.iloc[place], accuracies.iloc[place]
+            axes.errorbar(accuracy["difference"], tail["difference"], fmt=MARKS[point], color=style.colour,
+                          xerr=half_widths(accuracy["low"], accuracy["high"]), elinewidth=0.7, markersize=4.5,
+                          yerr=half_widths(tail["low"], tail["high"]),
+                          markerfacecolor=style.colour if answer == "yes" else "white")
+    for point, mark in MARKS.items():
+        axes.plot([], [], mark, color="#555555", label=point)
+    axes.set_xlabel(f"difference in pixel accuracy on {split} (percentage points)\n"
+                    "mean and 95 % interval; filled: tail up, accuracy not down")
+    axes.set_ylabel(f"difference in tail mIoU on {split}\n(percentage points)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
