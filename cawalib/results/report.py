@@ -36,7 +36,7 @@ class ReportConfig:
 
     study: str = "demo"
     evidence: str = "evidence"  # the published study shown below it
-    dial: str = "evidence"  # the published study with several imbalances
+    dial: str = "evidence-streets"  # the published study with several imbalances
     group: str = "methods"
     outputs_root: str = "outputs"
     runs_from: str = "auto"  # outputs | reference | auto
