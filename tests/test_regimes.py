@@ -150,6 +150,11 @@ groups:
 """
 
 
+def test_comparisons_stand_by_their_numbers():
+    names = ["streets 10", "streets 100", "streets 100 easy", "streets 1000"]
+    assert sorted(reversed(names), key=regimes._by_numbers) == names
+
+
 def test_only_whole_groups_are_shown(tmp_path, monkeypatch):
     """The page is made from what is published; a group that misses a run has neither a page nor a place in a mean."""
     monkeypatch.chdir(tmp_path)

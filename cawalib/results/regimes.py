@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def comparisons(root=".") -> tuple[dict[str, list[Run]], str]:
         study = load_study(Path(root, "workflow/grids", f"{name}.yaml"))
         # what is published is shown; `tiny_runs --accept` has said which of it is stale
         runs = load_runs(study, archive=archive, allow_unfinished=True, allow_other_code=True)
-        for group in whole_groups(study, runs):
+        for group in sorted(whole_groups(study, runs), key=_by_numbers):
             own = [run for run in runs if run.group == group]
             if can_be_asked(own, study.split):
                 found[name.removeprefix("evidence-") if group == "methods" else group] = own
@@ -59,6 +60,11 @@ def comparisons(root=".") -> tuple[dict[str, list[Run]], str]:
     if len(splits) > 1:
         raise RunError(f"studies {', '.join(STUDIES)}: found splits {', '.join(sorted(splits))}, expected one for all")
     return found, splits.pop() if splits else ""
+
+
+def _by_numbers(name):
+    """What to sort names by so that "streets 100" stands before "streets 1000", and behind "streets 10"."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def write(page, root=".") -> None:
