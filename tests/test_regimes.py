@@ -87,10 +87,10 @@ def test_the_claim_in_each_comparison_as_table_and_picture():
                               accurate=(-0.2, "worse", 0.05, "better"))}
     table = regimes.each_table(asked)
     assert table.to_dict("records") == [
-        {"comparison": "one", "at rare": "no", "at balanced": "yes", "at accurate": "not decided",
-         "tail mIoU, accurate": "+10.0 [+9.0, +11.0]", "pixel accuracy, accurate": "+4.0 [+3.0, +5.0]"},
-        {"comparison": "other", "at rare": "not decided", "at balanced": "yes", "at accurate": "no",
-         "tail mIoU, accurate": "−20.0 [−21.0, −19.0]", "pixel accuracy, accurate": "+5.0 [+4.0, +6.0]"}]
+        {"data": "one", "rare": "no", "balanced": "yes", "accurate": "not decided",
+         "tail mIoU at accurate": "+10.0 [+9.0, +11.0]", "pixel accuracy at accurate": "+4.0 [+3.0, +5.0]"},
+        {"data": "other", "rare": "not decided", "balanced": "yes", "accurate": "no",
+         "tail mIoU at accurate": "−20.0 [−21.0, −19.0]", "pixel accuracy at accurate": "+5.0 [+4.0, +6.0]"}]
     axes = figures.both_halves(asked, "test").axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
     assert lines["one"] == [pytest.approx(point) for point in ([-5, 30], [-0.1, 20], [4, 10])]

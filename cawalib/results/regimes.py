@@ -121,8 +121,8 @@ def each_table(asked: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for name, table in asked.items():
         found = claim_by_point(table)
         _, tail, accuracy = found["accurate"]
-        rows.append({"comparison": name, **{f"at {point}": answer for point, (answer, *_) in found.items()},
-                     "tail mIoU, accurate": in_points(tail), "pixel accuracy, accurate": in_points(accuracy)})
+        rows.append({"data": name, **{point: answer for point, (answer, *_) in found.items()},
+                     "tail mIoU at accurate": in_points(tail), "pixel accuracy at accurate": in_points(accuracy)})
     return pd.DataFrame(rows)
 
 
