@@ -103,16 +103,17 @@ def _evidence(root) -> SideBySide:
 def main() -> int:
     for page in (REGIMES, *PAGES):  # in this order: the others quote the first
         try:
-            if page == REGIMES:
-                regimes.write(page)
-                continue
-            text = fill(Path(page).read_text())
+            regimes.write(page) if page == REGIMES else _fill_in(page)
         except (FileNotFoundError, ComparisonError, RunError, ConfigError) as error:
             print(f"cawalib.results.pages: error: {page}: {error}", file=sys.stderr)
             return 1
-        with atomic(page) as partial:
-            partial.write_text(text)
     return 0
+
+
+def _fill_in(page):
+    text = fill(Path(page).read_text())
+    with atomic(page) as partial:
+        partial.write_text(text)
 
 
 if __name__ == "__main__":
