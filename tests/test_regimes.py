@@ -129,9 +129,11 @@ def test_easy_against_hard_and_the_order_of_skill(monkeypatch):
              [(10, 0.2, 0.01), (20, 0.3, 0.03), (40, 0.4, 0.02), (80, 0.9, 0.04)]}
     monkeypatch.setattr(regimes, "lead", lambda runs, split, metric: pd.Series(skill[runs][1]))
     monkeypatch.setattr(regimes, "values", lambda runs, *asked: pd.Series(skill[runs][0]))
-    # by hand: ranks 1 2 3 4 and 1 3 2 4, rho = 1 - 6 * 2 / (4 * 15)
+    monkeypatch.setattr(regimes, "cost", lambda runs, split: pd.Series(-skill[runs][0]))
+    # by hand: ranks 1 2 3 4 and 1 3 2 4, rho = 1 - 6 * 2 / (4 * 15); of 24 orders 4 are as near and 4 as far from it
     text = regimes._skill({name: name for name in skill}, "test")
-    assert "over 4 lengths" in text and "is +0.80 (p" in text
+    assert "over 4 lengths" in text and "is +0.80 (p 0.333), with" in text
+    assert text.endswith("as trained, −1.00 (p 0.083).")  # 2 of 24
 
 
 STUDY = """
@@ -148,6 +150,15 @@ groups:
     cross entropy: {method: none}
     CAWA: {method: cawa}
 """
+
+
+def test_shorter_trainings_are_no_answers(tmp_path):
+    runs = three(tmp_path)
+    groups = {"drawn": runs, "camvid, 10 epochs": runs, "camvid, quarter of the images": runs}
+    page = regimes.page_of(groups, {name: verdicts(runs, "test") for name in groups}, "test")
+    each, leads = (page.split(f"## {section}")[1].split("\n## ")[0] for section in ("each", "leads"))
+    assert "| drawn" in each and "camvid" not in each
+    assert all(f"| {name}" in leads for name in groups)
 
 
 def test_comparisons_stand_by_their_numbers():
