@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from cawalib.datasets import ClassStatistics
-from cawalib.method import POINTS, CAWALoss, Decision, cross_entropy, decision_at, fit_decision
+from cawalib.method import POINTS, CAWALoss, Decision, adjusted, cross_entropy, decision_at, fit_decision
 from cawalib.training.decisions import Tally, decide, line_of, with_others
 
 # p(class | x) of a problem with four kinds of pixels x and three classes, and how often each kind occurs
@@ -280,6 +280,20 @@ def test_logit_adjustment_after_training_is_that_of_its_paper():
         assert chosen.tolist() == (POSTERIOR / prior).argmax(dim=1).tolist()
         half = line.others["half fitted"]
         torch.testing.assert_close(half, (line.others["fitted"] + line.posterior) / 2)
+
+
+def test_logit_adjustment_leaves_a_class_alone_that_training_never_saw():
+    """Taken to have one pixel of 1000, a class that the network gives a chance of 1 % would win everywhere."""
+    from cawalib.method import Weighting
+    from cawalib.settings import MethodConfig
+    from cawalib.training import Criterion
+
+    seen = ClassStatistics(tuple("abc"), np.array([900, 100, 0]), np.array([9, 9, 0]), np.array([900, 900, 0]), 9)
+    prior = Criterion(MethodConfig(), Weighting(torch.ones(3)), seen).prior
+    network, batches = pixels(SHARE, POSTERIOR, 400)
+    line = with_others(line_of(None, seen, "cpu"), network, batches, prior)
+    torch.testing.assert_close(line.others["logit adjustment"], torch.tensor([0.9, 0.1, 1]).reciprocal().log())
+    torch.testing.assert_close(adjusted(torch.zeros(1, 3, 1, 1), prior).flatten(), torch.tensor([.9, .1, 1]).log())
 
 
 def test_classes_in_parts_and_at_another_size():

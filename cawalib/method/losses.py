@@ -52,14 +52,14 @@ def ohem(logits: torch.Tensor, labels: torch.Tensor, threshold: float = 0.7, ign
 
 
 def adjusted(logits: torch.Tensor, prior: torch.Tensor, tau: float = 1.0) -> torch.Tensor:
-    """Logit adjustment (Menon 2021, equation 10): z_c + tau log p_c, in the loss alone; prior p (C,) sums to 1."""
+    """Logit adjustment (Menon 2021, equation 10): z_c + tau log p_c, in the loss alone; prior p (C,), positive."""
     return logits.float() + tau * prior.log()[:, None, None]
 
 
 def varied(logits: torch.Tensor, prior: torch.Tensor, sigma: float = 4.0) -> torch.Tensor:
     """Balanced logit variation (BLV, Wang 2023): z_c + abs(noise) c_c, noise N(0, sigma) cut at +-1, in the loss alone.
 
-    c_c = log(1 / p_c) over its largest value: the rarer a class, the more noise. Prior p (C,) sums to 1.
+    c_c = log(1 / p_c) over its largest value: the rarer a class, the more noise. Prior p (C,), positive.
     """
     scale = -prior.log()
     noise = (sigma * torch.randn_like(logits, dtype=torch.float32)).clamp(-1, 1).abs()

@@ -39,9 +39,10 @@ class Criterion(nn.Module):
                  line: Weighting | None = None):
         super().__init__()
         self.weighting, self.config, self.line = weighting, config, line
-        # a class that does not occur in training would have log 0: it is taken to have one pixel
-        pixels = torch.as_tensor(statistics.pixels, dtype=torch.float64).clamp_min(1)
-        self.register_buffer("prior", (pixels / pixels.sum()).float())
+        # a class that does not occur in training would have log 0; one pixel in its place would have adjustment decide
+        # for it everywhere, so log 1: its logit is left alone
+        pixels = torch.as_tensor(statistics.pixels, dtype=torch.float64)
+        self.register_buffer("prior", torch.where(pixels > 0, pixels / pixels.sum(), 1).float())
 
     def update(self, feedback: Feedback) -> None:
         self.weighting.update(feedback)

@@ -77,7 +77,7 @@ def with_others(line: Line, model, batches, prior: torch.Tensor) -> Line:
 
     Args:
         model: the network; batches: of the training split, as `method.fit_decision` takes them.
-        prior: shares (C,) of the training pixels, positive.
+        prior: shares (C,) of the training pixels; 1 for a class that has none, which leaves it alone.
     """
     weight = line.weight if line.own else None
     fitted = fit_decision(model, batches, weight)
