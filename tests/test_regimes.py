@@ -111,7 +111,7 @@ def test_leads_are_taken_at_equal_accuracy(tmp_path):
                         for label in ("CAWA", "inverse square root"))
         by_hand.append(ours - counts)
     assert regimes.lead(runs, "test", "mIoU").tolist() == pytest.approx(by_hand)
-    table = regimes.leads_table({"drawn": runs}, "test").set_index("comparison").loc["drawn"]
+    table = regimes.leads_table(regimes.leads_of({"drawn": runs}, "test")).set_index("comparison").loc["drawn"]
     low, high = DescrStatsW(by_hand).tconfint_mean()
     assert table["CAWA minus inverse square root, mIoU"] == (
         f"{100 * np.mean(by_hand):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−"))
@@ -125,15 +125,35 @@ def test_easy_against_hard_and_the_order_of_skill(monkeypatch):
     assert text.endswith(f"is +4.5 [{100 * low:+.1f}, {100 * high:+.1f}]: larger.")
     assert regimes._dial({"streets 100": "streets 100"}, "test") == ""
 
-    skill = {f"camvid, {epochs} epochs": (value, lead) for epochs, value, lead in
-             [(10, 0.2, 0.01), (20, 0.3, 0.03), (40, 0.4, 0.02), (80, 0.9, 0.04)]}
-    monkeypatch.setattr(regimes, "lead", lambda runs, split, metric: pd.Series(skill[runs][1]))
-    monkeypatch.setattr(regimes, "values", lambda runs, *asked: pd.Series(skill[runs][0]))
-    monkeypatch.setattr(regimes, "cost", lambda runs, split: pd.Series(-skill[runs][0]))
+
+def skilled(*rows):
+    """`leads_of` of (epochs, cross entropy's mean IoU, lead, cost)."""
+    return pd.DataFrame.from_dict({f"camvid, {epochs} epochs": {
+        ("skill", "mean"): skill, ("skill", "seeds"): 3} | {
+        (kind, part): value + shift for kind, value in (("lead in mIoU", ahead), ("lead in tail", 0.0), ("cost", cost))
+        for part, shift in (("difference", 0), ("low", -0.01), ("high", 0.01))} for epochs, skill, ahead, cost in rows},
+        orient="index")
+
+
+def test_the_order_of_skill():
+    leads = skilled((10, 0.2, 0.01, -0.2), (20, 0.3, 0.03, -0.3), (40, 0.4, 0.02, -0.4), (80, 0.9, 0.04, -0.9))
     # by hand: ranks 1 2 3 4 and 1 3 2 4, rho = 1 - 6 * 2 / (4 * 15); of 24 orders 4 are as near and 4 as far from it
-    text = regimes._skill({name: name for name in skill}, "test")
+    text = regimes._skill(leads)
     assert "over 4 lengths" in text and "is +0.80 (p 0.333), with" in text
     assert text.endswith("as trained, −1.00 (p 0.083).")  # 2 of 24
+    assert regimes._skill(leads.iloc[:2]) == ""
+
+
+def test_lead_and_cost_against_skill_as_a_picture():
+    leads = pd.concat([skilled((10, 0.2, 0.01, -0.2), (20, 0.3, 0.03, -0.3)), skilled((7, 0.5, 0.02, 0.1)).rename(
+        index={"camvid, 7 epochs": "camvid-strong"})])
+    lead, cost = figures.lead_against_skill(leads, regimes.SKILL, "test").axes
+    for axes, expected in ((lead, [[20, 1], [30, 3]]), (cost, [[20, -20], [30, -30]])):
+        assert [bars.get_label() for bars in axes.containers] == ["trained for so many epochs", "camvid-strong"]
+        assert axes.containers[0][0].get_xydata() == pytest.approx(np.array(expected))
+        assert {text.get_text(): text.xy for text in axes.texts} == {
+            epochs: pytest.approx(place) for epochs, place in zip(("10", "20"), expected, strict=True)}
+    assert lead.containers[1][2][0].get_segments()[0] == pytest.approx(np.array([[50, 1], [50, 3]]))
 
 
 STUDY = """

@@ -33,7 +33,7 @@ STUDIES = ("evidence-streets", "evidence-cityscapes", "evidence-clothing", "evid
            "evidence-skill")
 LOOKED_AT = "camvid"  # data whose test split earlier studies had read: support, and not what the verdict rests on
 DIAL = ("streets 100", "streets 100 easy")  # the same frequencies; rare classes hard, and easy
-SKILL = tuple(f"camvid, {epochs} epochs" for epochs in (10, 20, 40, 80, 160))
+SKILL = {f"camvid, {epochs} epochs": epochs for epochs in (10, 20, 40, 80, 160)}
 SHORTENED = (*SKILL, "camvid, quarter of the images")  # ask how the answer changes, and are none
 MIOU, TAIL, ACCURACY = OVERVIEW
 KEYS = ["hypothesis", "first", "second", "metric"]
@@ -69,14 +69,18 @@ def _by_numbers(name):
 
 
 def write(page, root=".") -> None:
-    """The page, and beside it in `figures` the picture of the claim; nothing if no comparison is whole."""
+    """The page, and in `figures` beside it the pictures of the claim and of CAWA's lead; nothing if none is whole."""
     groups, split = comparisons(root)
     if not groups:
         return
     asked = {name: verdicts(runs, split) for name, runs in groups.items()}
     answers = {name: table for name, table in asked.items() if name not in SHORTENED}
-    if answers:
-        figures.save(figures.both_halves(answers, split), Path(page).parent / "figures", "both_halves")
+    drawn = {"both_halves": figures.both_halves(answers, split)} if answers else {}
+    if SKILL.keys() & groups.keys():
+        same = {name: runs for name, runs in groups.items() if runs[0].config.dataset == LOOKED_AT}
+        drawn["lead_against_skill"] = figures.lead_against_skill(leads_of(same, split), SKILL, split)
+    for name, figure in drawn.items():
+        figures.save(figure, Path(page).parent / "figures", name)
     with atomic(page) as partial:
         partial.write_text(page_of(groups, asked, split))
 
@@ -99,8 +103,9 @@ def page_of(groups: dict[str, list[Run]], asked: dict[str, pd.DataFrame], split:
             shown.append(names)
             chosen = {name: asked[name] for name in names}
             sections |= {part: claim(chosen), f"{part}_questions": forms.markdown(pooled_table(chosen))}
-    sections["leads"] = forms.markdown(leads_table(groups, split))
-    sections["hypotheses"] = "\n".join(filter(None, (_skill(groups, split), _dial(groups, split))))
+    leads = leads_of(groups, split)
+    sections["leads"] = forms.markdown(leads_table(leads))
+    sections["hypotheses"] = "\n".join(filter(None, (_skill(leads), _dial(groups, split))))
     return "# All comparisons together\n\n" + ABOUT.format(split=split) + "\n\n".join(
         f"## {name}\n\n{text}" for name, text in sections.items() if text) + "\n"
 
@@ -187,37 +192,43 @@ def lead(runs: list[Run], split: str, metric: str, other: str = COUNTS) -> pd.Se
     return (values(runs, OURS, EQUAL, split, metric) - values(runs, other, EQUAL, split, metric)).dropna()
 
 
-def cost(runs: list[Run], split: str) -> pd.Series:
-    """CAWA's pixel accuracy minus cross entropy's, both as trained, by seed; in [-1, 1]."""
-    return (values(runs, OURS, "rare", split, ACCURACY) - values(runs, BASELINE, "rare", split, ACCURACY)).dropna()
+def leads_of(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:
+    """Per comparison how good the network is, CAWA's lead over counts, and what its weights cost.
 
-
-def leads_table(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:
-    """Per comparison how good the network is, CAWA's lead over counts, and its cost; text, in percent."""
-    rows = []
+    Returns:
+        In [-1, 1]; index comparison; columns ("skill", "mean" and "seeds") of cross entropy's mean IoU as trained,
+        and with "difference", "low" and "high" "lead in mIoU" and "lead in tail", see `lead`, and "cost", CAWA's pixel
+        accuracy minus cross entropy's as trained.
+    """
+    rows = {}
     for name, runs in groups.items():
         skill = values(runs, BASELINE, "rare", split, MIOU)
-        rows.append({"comparison": name, f"{BASELINE}, mIoU": f"{100 * skill.mean():.1f}",
-                     **{f"{OURS} minus {COUNTS}, {metric}": _interval_text(lead(runs, split, metric))
-                        for metric in (MIOU, TAIL)},
-                     f"{OURS} minus {BASELINE}, {ACCURACY}": _interval_text(cost(runs, split)),
-                     "seeds": str(len(skill))})
-    return pd.DataFrame(rows)
+        trained, plain = (values(runs, label, "rare", split, ACCURACY) for label in (OURS, BASELINE))
+        asked = {"lead in mIoU": lead(runs, split, MIOU), "lead in tail": lead(runs, split, TAIL),
+                 "cost": (trained - plain).dropna()}
+        rows[name] = {("skill", "mean"): skill.mean(), ("skill", "seeds"): len(skill)} | {
+            (kind, part): value for kind, differences in asked.items()
+            for part, value in with_verdicts([{"differences": differences}]).iloc[0].items()
+            if part in ("difference", "low", "high")}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("comparison")
 
 
-def _interval_text(differences):
-    return in_points(with_verdicts([{"differences": differences}]).iloc[0])
+def leads_table(leads: pd.DataFrame) -> pd.DataFrame:
+    """`leads_of` as text, in percent."""
+    heads = {"lead in mIoU": f"{OURS} minus {COUNTS}, {MIOU}", "lead in tail": f"{OURS} minus {COUNTS}, {TAIL}",
+             "cost": f"{OURS} minus {BASELINE}, {ACCURACY}"}
+    columns = {f"{BASELINE}, mIoU": [f"{100 * value:.1f}" for value in leads["skill", "mean"]]} | {
+        head: leads[kind].apply(in_points, axis=1) for kind, head in heads.items()}
+    return pd.DataFrame(columns | {"seeds": leads["skill", "seeds"].astype(str)}, leads.index).reset_index()
 
 
-def _skill(groups, split):
+def _skill(leads):
     """H3: whether CAWA's lead over counts, and its pixel accuracy, are ordered as the network's skill is."""
-    there = [name for name in SKILL if name in groups]
-    if len(there) < 3:
+    own = leads[leads.index.isin(SKILL)]
+    if len(own) < 3:
         return ""
-    skill = [values(groups[name], BASELINE, "rare", split, MIOU).mean() for name in there]
-    ahead, paid = (_ordered(skill, [of(groups[name]).mean() for name in there])
-                   for of in (lambda runs: lead(runs, split, MIOU), lambda runs: cost(runs, split)))
-    return (f"- H3: over {len(there)} lengths of training on CamVid the rank correlation of cross entropy's mean IoU "
+    ahead, paid = (_ordered(own["skill", "mean"], own[kind, "difference"]) for kind in ("lead in mIoU", "cost"))
+    return (f"- H3: over {len(own)} lengths of training on CamVid the rank correlation of cross entropy's mean IoU "
             f"with CAWA's lead over counts in mean IoU is {ahead}, with CAWA's pixel accuracy minus cross entropy's, "
             f"as trained, {paid}.")
 

@@ -118,3 +118,31 @@ def both_halves(asked: dict[str, pd.DataFrame], split: str) -> Figure:
     axes.set_ylabel(f"difference in tail mIoU on {split}\n(percentage points)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
+
+
+@in_print_style
+def lead_against_skill(leads: pd.DataFrame, epochs: dict[str, int], split: str) -> Figure:
+    """CAWA's lead over counts, and its cost in pixel accuracy, against how good the network is.
+
+    Args:
+        leads: `results.regimes.leads_of`, of data of one kind.
+        epochs: comparison -> its epochs, of those that differ in nothing else; a line runs through them, rising.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7), layout="constrained")
+    along = [name for name in epochs if name in leads.index]
+    lines = {"trained for so many epochs": along} | {name: [name] for name in leads.index.difference(along, sort=False)}
+    for axes, asked in zip(panels, ("lead in mIoU", "cost"), strict=True):
+        axes.axhline(0, color=INK, linewidth=0.6, zorder=0)
+        for rank, (label, names) in enumerate((label, names) for label, names in lines.items() if names):
+            style, own = OTHER_STYLES[7 * rank % len(OTHER_STYLES)], 100 * leads.loc[names]
+            found = own[asked]
+            axes.errorbar(own["skill", "mean"], found["difference"], fmt="o", color=style.colour, linestyle=style.line,
+                          yerr=half_widths(found["low"], found["high"]), elinewidth=0.7, markersize=4.5, label=label)
+        for name in along:
+            axes.annotate(str(epochs[name]), 100 * np.array([leads.at[name, ("skill", "mean")],
+                          leads.at[name, (asked, "difference")]]), (4, 4), textcoords="offset points")
+        axes.set_xlabel(f"cross entropy, mIoU on {split} (%)\nCAWA's differences: mean and 95 % interval")
+    panels[0].set_ylabel("CAWA minus inverse square root, mIoU\nat equal accuracy (percentage points)")
+    panels[1].set_ylabel("CAWA minus cross entropy, pixel\naccuracy as trained (percentage points)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
