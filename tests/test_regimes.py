@@ -175,7 +175,8 @@ groups:
 def test_shorter_trainings_are_no_answers(tmp_path):
     runs = three(tmp_path)
     groups = {"drawn": runs, "camvid, 10 epochs": runs, "camvid, quarter of the images": runs}
-    page = regimes.page_of(groups, {name: verdicts(runs, "test") for name in groups}, "test")
+    asked = {name: verdicts(runs, "test") for name in groups}
+    page = regimes.page_of(groups, asked, regimes.leads_of(groups, "test"), "test")
     each, leads = (page.split(f"## {section}")[1].split("\n## ")[0] for section in ("each", "leads"))
     assert "| drawn" in each and "camvid" not in each
     assert all(f"| {name}" in leads for name in groups)

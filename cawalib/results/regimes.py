@@ -74,36 +74,40 @@ def write(page, root=".") -> None:
     if not groups:
         return
     asked = {name: verdicts(runs, split) for name, runs in groups.items()}
-    answers = {name: table for name, table in asked.items() if name not in SHORTENED}
-    drawn = {"both_halves": figures.both_halves(answers, split)} if answers else {}
+    leads = leads_of(groups, split)
+    drawn = {"both_halves": figures.both_halves(_answers(asked), split)} if _answers(asked) else {}
     if SKILL.keys() & groups.keys():
-        same = {name: runs for name, runs in groups.items() if runs[0].config.dataset == LOOKED_AT}
-        drawn["lead_against_skill"] = figures.lead_against_skill(leads_of(same, split), SKILL, split)
+        same = [name for name, runs in groups.items() if runs[0].config.dataset == LOOKED_AT]
+        drawn["lead_against_skill"] = figures.lead_against_skill(leads.loc[same], SKILL, split)
     for name, figure in drawn.items():
         figures.save(figure, Path(page).parent / "figures", name)
     with atomic(page) as partial:
-        partial.write_text(page_of(groups, asked, split))
+        partial.write_text(page_of(groups, asked, leads, split))
 
 
-def page_of(groups: dict[str, list[Run]], asked: dict[str, pd.DataFrame], split: str) -> str:
+def _answers(asked):
+    return {name: table for name, table in asked.items() if name not in SHORTENED}
+
+
+def page_of(groups: dict[str, list[Run]], asked: dict[str, pd.DataFrame], leads: pd.DataFrame, split: str) -> str:
     """Markdown: the claim in each comparison and over all, every question pooled, where CAWA's lead grows.
 
     Args:
         groups: comparison -> its runs.
         asked: comparison -> `verdicts`.
+        leads: `leads_of` these.
     """
     parts = {"verdict": [name for name in groups if groups[name][0].config.dataset != LOOKED_AT], "all": list(groups)}
     by_data = {}
     for name, runs in groups.items():
         by_data.setdefault(runs[0].config.dataset, []).append(name)
-    sections = {"each": forms.markdown(each_table({name: asked[name] for name in asked if name not in SHORTENED}))}
+    sections = {"each": forms.markdown(each_table(_answers(asked)))}
     shown = []
     for part, names in (parts | {f"on_{data}": names for data, names in by_data.items()}).items():
         if len(names) > 1 and names not in shown:  # as long as one kind of data is there, all three are the same
             shown.append(names)
             chosen = {name: asked[name] for name in names}
             sections |= {part: claim(chosen), f"{part}_questions": forms.markdown(pooled_table(chosen))}
-    leads = leads_of(groups, split)
     sections["leads"] = forms.markdown(leads_table(leads))
     sections["hypotheses"] = "\n".join(filter(None, (_skill(leads), _dial(groups, split))))
     return "# All comparisons together\n\n" + ABOUT.format(split=split) + "\n\n".join(
