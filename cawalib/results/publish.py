@@ -135,7 +135,7 @@ def _write_page(study, runs, source, target):
     if paths:
         sections = [(path.stem, path.read_text()) for path in paths]
         if can_be_asked(runs, study.split):
-            sections.insert(0, ("verdict", both_halves(runs, study.split)))
+            sections.insert(0, ("verdict", both_halves(runs, study.split) + "\n"))
         _write_text(target / "tables" / page_of(group), f"# Study `{study.name}`, group {group}\n\n{HOW_TO_READ}\n\n"
                     + "\n".join(f"## {name}\n\n{text}" for name, text in sections))
 
