@@ -1,5 +1,6 @@
 """Whole runs, small: resuming, repeating, provenance, and what is refused before any work."""
 
+import copy
 import importlib
 import itertools
 import json
@@ -22,7 +23,7 @@ from synthetic_runs import edit, raise_version
 
 from cawalib.datasets import DatasetError, SegmentationDataset
 from cawalib.runs import RunConfig, RunError, claim
-from cawalib.settings import ConfigError
+from cawalib.settings import ConfigError, NetworkConfig
 from cawalib.training import (
     TrainingInterrupted,
     build_model,
@@ -34,6 +35,7 @@ from cawalib.training import (
     training_step,
 )
 from cawalib.training import run as training
+from cawalib.training.models import DilatedDepthwise
 
 SMALL = {"train_images": 24, "image_height": 32, "image_width": 64, "epochs": 3, "batch_size": 4, "validate_every": 2,
          "device": "cpu"}
@@ -172,6 +174,30 @@ def test_learning_actually_happens(data, tmp_path):
 def test_every_network_trains(data, tmp_path, network):
     run = train(settings(data, tmp_path, network=network, smoke=True, epochs=1, image_height=64))
     assert run.metrics["smoke"] and np.isfinite(run.history["train_loss"]).all()
+
+
+@pytest.mark.parametrize("size, training, left_out", [
+    ((12, 6), True, True), ((13, 6), True, False), ((6, 13), True, False), ((10, 6), False, False)])
+def test_taps_beyond_the_map_are_left_out_and_change_nothing(size, training, left_out, monkeypatch):
+    plain = torch.nn.Conv2d(5, 5, 3, padding=12, dilation=12, groups=5, bias=False).train(training)
+    ours = copy.deepcopy(plain)
+    ours.__class__ = DilatedDepthwise
+    images, results, whole = torch.randn(2, 5, *size), [], []
+    whole_convolution = torch.nn.Conv2d._conv_forward
+    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward",
+                        lambda layer, *given: whole.append(layer) or whole_convolution(layer, *given))
+    for layer in (plain, ours):
+        x = images.clone().requires_grad_()
+        output = layer(x)
+        (output ** 2).sum().backward()
+        results.append((output, x.grad, layer.weight.grad))
+    assert (ours not in whole) == left_out
+    torch.testing.assert_close(results[1], results[0])
+
+
+def test_deeplab_has_quick_dilated_convolutions():
+    model = build_model(NetworkConfig(network="deeplabv3plus"), 3)
+    assert sum(isinstance(module, DilatedDepthwise) for module in model.modules()) == 3
 
 
 def test_sgd_and_a_deeper_target_layer(data, tmp_path):
