@@ -147,7 +147,7 @@ class DilatedDepthwise(nn.Conv2d):
     """A 3x3 depthwise convolution that computes its middle tap alone while all others fall outside of the map.
 
     So it is in DeepLabV3+ on small images: at rates 12, 24 and 36, on maps of a sixteenth of the image. The values are
-    the same; but a CPU has no quick kernel for a rate beyond the map, and spent a quarter of a training step here.
+    the same; but a CPU has no quick kernel for a rate beyond the map, and spent a fifth of a training step here.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
