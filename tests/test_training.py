@@ -197,7 +197,8 @@ def test_taps_beyond_the_map_are_left_out_and_change_nothing(size, training, lef
 
 def test_deeplab_has_quick_dilated_convolutions():
     model = build_model(NetworkConfig(network="deeplabv3plus"), 3)
-    assert sum(isinstance(module, DilatedDepthwise) for module in model.modules()) == 3
+    quick = [module for module in model.modules() if isinstance(module, DilatedDepthwise)]
+    assert [layer.dilation[0] for layer in quick] == [12, 24, 36] and all(layer.bias is None for layer in quick)
 
 
 def test_sgd_and_a_deeper_target_layer(data, tmp_path):

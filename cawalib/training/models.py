@@ -153,7 +153,7 @@ class DilatedDepthwise(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # in training only: an exported network must take images of any size
         if self.training and all(size <= rate for size, rate in zip(x.shape[-2:], self.dilation, strict=True)):
-            return x * self.weight[:, 0, 1, 1, None, None]
+            return x * self.weight[:, 0, 1, 1, None, None].to(x.dtype)  # as in mixed precision
         return super().forward(x)
 
 
@@ -184,7 +184,7 @@ def _segmentation_models_pytorch(config, num_classes):
     if packaged is not None:
         network.encoder.load_state_dict(packaged)
     for module in network.decoder.modules():
-        if type(module) is nn.Conv2d and module.dilation[0] > 1 and module.groups == module.in_channels:
+        if isinstance(module, nn.Conv2d) and module.dilation[0] > 1 and module.groups == module.in_channels:
             module.__class__ = DilatedDepthwise
     # the head is convolution, upsampling, activation: the upsampling is ours, the activation none
     return SegmentationModel(EncoderDecoderBody(network.encoder, network.decoder), network.segmentation_head[0])
