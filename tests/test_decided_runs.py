@@ -100,6 +100,16 @@ def test_figure_of_curves(tmp_path):
         assert "test" in axes.get_xlabel() and "(%)" in axes.get_ylabel()
 
 
+def test_one_failed_run_does_not_flatten_the_curves(tmp_path):
+    iou = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    runs = [make_run(tmp_path, "CAWA", seed, iou if seed else iou / 4, method="cawa") for seed in range(8)]
+    failed, *others = (curve(run, "test")["mIoU"].iloc[1:6] for run in runs)  # alpha 0 to 1
+    axes = decision_curves(runs, "test").axes[0]
+    assert 100 * failed.max() < axes.get_ylim()[0] < 100 * min(table.min() for table in others)
+    starts = np.mean([curve(run, "test")["pixel accuracy"].iloc[0] for run in runs])
+    assert axes.get_xlim()[0] == pytest.approx(100 * starts - 0.2)  # nothing empty is shown
+
+
 def test_at_the_baselines_accuracy_seed_by_seed(tmp_path):
     runs = make_study(tmp_path, labels=("cross entropy", "CAWA"), seeds=(0, 2))
     runs = [run for run in runs if (run.label, run.config.seed) != ("CAWA", 2)]

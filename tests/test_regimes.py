@@ -59,7 +59,7 @@ def test_the_claim_over_comparisons(tail, accuracy, answer):
                                 ("CAWA, balanced", ACCURACY, accuracy + shift, 0.001)) for shift in (-0.001, 0, 0.001)}
     first, line = regimes.claim(tables).splitlines()
     shown = f"{100 * tail:+.1f}".replace("-", "−")
-    assert "over 3 of them?" in first and line.startswith(f"- balanced: {answer} (tail {shown} [")
+    assert "over 3 comparisons?" in first and line.startswith(f"- balanced: {answer} (tail {shown} [")
 
 
 def test_a_loss_that_may_be_larger_than_a_point_is_not_decided():
@@ -85,12 +85,17 @@ def test_the_claim_in_each_comparison_as_table_and_picture():
                             accurate=(0.1, "better", 0.04, "not decided")),
              "other": claimed(rare=(0.03, "level", 0.01, "better"), balanced=(0.02, "better", 0.0, "better"),
                               accurate=(-0.2, "worse", 0.05, "better"))}
-    table = regimes.each_table(asked)
+    leads = skilled((1, 0.3, 0.0, 0.0), (2, 0.3, 0.0, 0.0)).set_axis(["other", "one"])
+    for part in ("difference", "low", "high"):
+        leads["lead in tail", part] += [0.01, -0.04]
+    table = regimes.each_table(asked, leads)
     assert table.to_dict("records") == [
         {"data": "one", "rare": "no", "balanced": "yes", "accurate": "not decided",
-         "tail mIoU at accurate": "+10.0 [+9.0, +11.0]", "pixel accuracy at accurate": "+4.0 [+3.0, +5.0]"},
+         "tail mIoU at accurate": "+10.0 [+9.0, +11.0]", "pixel accuracy at accurate": "+4.0 [+3.0, +5.0]",
+         "tail mIoU against inverse square root": "−4.0 [−5.0, −3.0]"},
         {"data": "other", "rare": "not decided", "balanced": "yes", "accurate": "no",
-         "tail mIoU at accurate": "−20.0 [−21.0, −19.0]", "pixel accuracy at accurate": "+5.0 [+4.0, +6.0]"}]
+         "tail mIoU at accurate": "−20.0 [−21.0, −19.0]", "pixel accuracy at accurate": "+5.0 [+4.0, +6.0]",
+         "tail mIoU against inverse square root": "+1.0 [+0.0, +2.0]"}]
     axes = figures.both_halves(asked, "test").axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
     assert lines["one"] == [pytest.approx(point) for point in ([-5, 30], [-0.1, 20], [4, 10])]

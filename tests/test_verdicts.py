@@ -86,6 +86,9 @@ def test_tables_show_what_there_is(tmp_path):
     assert ("cross entropy", "balanced") not in table.index
     assert table.at[("CAWA", "rare"), "calibration error"] == "10.0 ± 0.0"
     assert table.at[("CAWA", "accurate"), "calibration error"] == "5.0 ± 0.0"
+    accuracies = {(run.label, run.config.seed): curve(run, "test")["pixel accuracy"] for run in runs}
+    reached = sum(accuracies["CAWA", seed].max() >= accuracies["cross entropy", seed][0.0] for seed in range(4))
+    assert table.at[("CAWA", "equal accuracy"), "pixel accuracy"] == f"reached by {reached} of 4"
     for run in runs:
         run.metrics["splits"]["test"]["decision"]["calibration_error"]["0"] = 0.1 + 0.01 * run.config.seed
     ours = points_table([run for run in runs if run.label == "CAWA"], "test")

@@ -101,7 +101,7 @@ def page_of(groups: dict[str, list[Run]], asked: dict[str, pd.DataFrame], leads:
     by_data = {}
     for name, runs in groups.items():
         by_data.setdefault(runs[0].config.dataset, []).append(name)
-    sections = {"each": forms.markdown(each_table(_answers(asked)))}
+    sections = {"each": forms.markdown(each_table(_answers(asked), leads))}
     shown = []
     for part, names in (parts | {f"on_{data}": names for data, names in by_data.items()}).items():
         if len(names) > 1 and names not in shown:  # as long as one kind of data is there, all three are the same
@@ -122,8 +122,13 @@ images are not. *verdict* and *verdict_questions* leave out CamVid, whose test s
 """
 
 
-def each_table(asked: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The claim in every comparison: the answer at each named point, and both halves where the weights are taken out.
+def each_table(asked: dict[str, pd.DataFrame], leads: pd.DataFrame) -> pd.DataFrame:
+    """The claim in every comparison: the answer at each named point, both halves where the weights are taken out, and
+    whether counts do it as well.
+
+    Args:
+        asked: comparison -> `verdicts`.
+        leads: `leads_of` these and maybe others.
 
     Returns:
         Text, in percentage points.
@@ -133,7 +138,8 @@ def each_table(asked: dict[str, pd.DataFrame]) -> pd.DataFrame:
         found = claim_by_point(table)
         _, tail, accuracy = found["accurate"]
         rows.append({"data": name, **{point: answer for point, (answer, *_) in found.items()},
-                     "tail mIoU at accurate": in_points(tail), "pixel accuracy at accurate": in_points(accuracy)})
+                     "tail mIoU at accurate": in_points(tail), "pixel accuracy at accurate": in_points(accuracy),
+                     f"tail mIoU against {COUNTS}": in_points(leads.loc[name, "lead in tail"])})
     return pd.DataFrame(rows)
 
 
@@ -176,7 +182,7 @@ def claim(asked: dict[str, pd.DataFrame]) -> str:
     Yes: the mean of the tail lies above 0 with its whole interval, and that of pixel accuracy above a loss of
     `statistics.MARGIN`, without lying below 0. No: one of the two lies below 0 with its whole interval.
     """
-    lines = [f"Rare classes up and overall accuracy not down, {OURS} against {BASELINE}, over {len(asked)} of them?"]
+    lines = [f"Rare classes up and overall accuracy not down, {OURS} against {BASELINE}, over {len(asked)} comparisons?"]
     for point in POINTS:
         key = "H1", side_text((OURS, point)), BASELINE
         tail, accuracy = (_pooled(asked, (*key, metric)) for metric in (TAIL, ACCURACY))

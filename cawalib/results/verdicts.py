@@ -145,7 +145,7 @@ def points_table(runs: list[Run], split: str) -> pd.DataFrame:
 
     Returns:
         Text, mean ± standard deviation; index (method, decision); columns of `tables.OVERVIEW`, "calibration error" at
-        the two ends of the curve, and "seeds".
+        the two ends of the curve, and "seeds". At equal accuracy, how many seeds' curves get there at all.
     """
     rows = {}
     for label in dict.fromkeys(name_of(run) for run in runs):
@@ -160,6 +160,9 @@ def points_table(runs: list[Run], split: str) -> pd.DataFrame:
             rows[label, name] = {metric: mean_text(column.mean(), column.std()) for metric, column in found.items()} | {
                 "calibration error": _calibration(own, split, {"rare": 0, "accurate": 1}.get(decision)),
                 "seeds": str(len(found[MIOU]))}
+            if decision == EQUAL:
+                reached = at_its_accuracy(runs, label, BASELINE, split, MIOU)["reached"]
+                rows[label, name][ACCURACY] = f"reached by {reached.sum()} of {len(reached)}"
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
     table.index = pd.MultiIndex.from_tuples(rows, names=["method", f"{split}, percent"])
     return table

@@ -34,7 +34,8 @@ MARGIN = 4.0  # points of pixel accuracy that are shown beyond the named ones
 def decision_curves(runs: list[Run], split: str, metrics=ON_CURVES) -> Figure:
     """Metrics against pixel accuracy along each label's curve: mean over seeds, band from smallest to largest.
 
-    Named points are marked. What lies more than a few points of pixel accuracy from all of them is cut off.
+    Named points are marked. What lies more than a few points of pixel accuracy from all of them is cut off, and of a
+    band what lies far from the middle half of its seeds: one failed run would flatten all curves.
 
     Args:
         runs: of a few labels, with curves (see `results.decisions`).
@@ -50,7 +51,7 @@ def decision_curves(runs: list[Run], split: str, metrics=ON_CURVES) -> Figure:
         shown = []
         for label, style in styles.items():
             shown += _draw(axes, curves[label], metric, style, label, own[label], len(styles) <= DISTINCT)
-        _zoom(axes, np.array(shown))
+        _zoom(axes, np.array(shown), min(line.get_xdata().min() for line in axes.lines))
         axes.set_xlabel(f"pixel accuracy on {split} (%)")
         axes.set_ylabel(f"{metric} on {split} (%)")
     marks = (MARKS if any(own.values()) else {}) | ({} if all(own.values()) else {"as trained": AS_TRAINED})
@@ -64,10 +65,11 @@ def decision_curves(runs: list[Run], split: str, metrics=ON_CURVES) -> Figure:
 
 
 def _draw(axes, tables, metric, style, label, own, banded):
-    """One label's line, band and marks; returns the marked points (x, y) and the band at them."""
+    """One label's line, band and marks; returns the marked points (x, y), with the middle half of seeds."""
     whole = pd.concat(tables, keys=range(len(tables)))
     at = 100 * whole["pixel accuracy"].groupby(level=1).mean()
-    values = 100 * whole[metric].groupby(level=1).agg(["mean", "min", "max"])
+    seeds = whole[metric].groupby(level=1)
+    values = 100 * seeds.agg(["mean", "min", "max"]).assign(low=seeds.quantile(0.25), high=seeds.quantile(0.75))
     axes.plot(at, values["mean"], color=style.colour, linestyle=style.line, label=label)
     if banded and len(tables) > 1:
         axes.fill(np.concatenate([at, at[::-1]]), np.concatenate([values["min"], values["max"][::-1]]),
@@ -76,13 +78,13 @@ def _draw(axes, tables, metric, style, label, own, banded):
     for name, alpha in points.items():
         axes.plot(at[alpha], values.at[alpha, "mean"], MARKS.get(name, AS_TRAINED), color=style.colour,
                   markeredgecolor="white", markeredgewidth=0.4, markersize=4.5)
-    return [(at[alpha], values.at[alpha, edge]) for alpha in points.values() for edge in ("min", "max")]
+    return [(at[alpha], values.at[alpha, edge]) for alpha in points.values() for edge in ("mean", "low", "high")]
 
 
-def _zoom(axes, marked):
+def _zoom(axes, marked, leftmost):
     low, high = marked.min(axis=0), marked.max(axis=0)
     room = 0.15 * max(high[1] - low[1], 2)
-    axes.set_xlim(low[0] - MARGIN, high[0] + 1)
+    axes.set_xlim(max(low[0] - MARGIN, leftmost - 0.2), high[0] + 1)
     axes.set_ylim(max(0, low[1] - room), high[1] + room)
 
 
@@ -112,7 +114,7 @@ def both_halves(asked: dict[str, pd.DataFrame], split: str) -> Figure:
                           yerr=half_widths(tail["low"], tail["high"]),
                           markerfacecolor=style.colour if answer == "yes" else "white")
     for point, mark in MARKS.items():
-        axes.plot([], [], mark, color="#555555", label=point)
+        axes.plot([], [], mark, color="#555555", markerfacecolor="white", label=point)
     axes.set_xlabel(f"difference in pixel accuracy on {split} (percentage points)\n"
                     "mean and 95 % interval; filled: tail up, accuracy not down")
     axes.set_ylabel(f"difference in tail mIoU on {split}\n(percentage points)")
