@@ -222,4 +222,4 @@ def test_only_whole_groups_are_shown(tmp_path, monkeypatch):
     assert list(regimes.comparisons()[0]) == ["one", "two"]
     regimes.write(page)
     page = page.read_text()
-    assert "## verdict" in page and "over 2 of them?" in page and "| CAWA, rare" in page
+    assert "## verdict" in page and "over 2 comparisons?" in page and "| CAWA, rare" in page
