@@ -182,7 +182,8 @@ def claim(asked: dict[str, pd.DataFrame]) -> str:
     Yes: the mean of the tail lies above 0 with its whole interval, and that of pixel accuracy above a loss of
     `statistics.MARGIN`, without lying below 0. No: one of the two lies below 0 with its whole interval.
     """
-    lines = [f"Rare classes up and overall accuracy not down, {OURS} against {BASELINE}, over {len(asked)} comparisons?"]
+    lines = [f"Rare classes up and overall accuracy not down, {OURS} against {BASELINE}, "
+             f"over {len(asked)} comparisons?"]
     for point in POINTS:
         key = "H1", side_text((OURS, point)), BASELINE
         tail, accuracy = (_pooled(asked, (*key, metric)) for metric in (TAIL, ACCURACY))

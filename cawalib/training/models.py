@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -143,18 +144,24 @@ class EncoderDecoderBody(nn.Module):
         return self.decoder(self.encoder(images))
 
 
-class DilatedDepthwise(nn.Conv2d):
-    """A 3x3 depthwise convolution that computes its middle tap alone while all others fall outside of the map.
+def compute_within_the_map(network: nn.Module) -> None:
+    """Let 3x3 depthwise convolutions compute their middle tap alone while all others fall outside of the map.
 
     So it is in DeepLabV3+ on small images: at rates 12, 24 and 36, on maps of a sixteenth of the image. The values are
     the same; but a CPU has no quick kernel for a rate beyond the map, and spent a fifth of a training step here.
     """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.dilation[0] > 1 and module.groups == module.in_channels:
+            # not a subclass: `method.layers` takes only the class itself for a convolution
+            module._conv_forward = functools.partial(_convolve_within, module)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # in training only: an exported network must take images of any size
-        if self.training and all(size <= rate for size, rate in zip(x.shape[-2:], self.dilation, strict=True)):
-            return x * self.weight[:, 0, 1, 1, None, None].to(x.dtype)  # as in mixed precision
-        return super().forward(x)
+
+def _convolve_within(convolution, x, weight, bias):
+    # in training only: an exported network must take images of any size
+    inside = zip(x.shape[-2:], convolution.dilation, strict=True)
+    if convolution.training and all(size <= rate for size, rate in inside):
+        return x * weight[:, 0, 1, 1, None, None].to(x.dtype)  # as in mixed precision
+    return nn.Conv2d._conv_forward(convolution, x, weight, bias)
 
 
 def _encoder_name(config):
@@ -183,9 +190,7 @@ def _segmentation_models_pytorch(config, num_classes):
                           f"encoder_weights '{config.encoder_weights}' ({error})") from None
     if packaged is not None:
         network.encoder.load_state_dict(packaged)
-    for module in network.decoder.modules():
-        if isinstance(module, nn.Conv2d) and module.dilation[0] > 1 and module.groups == module.in_channels:
-            module.__class__ = DilatedDepthwise
+    compute_within_the_map(network.decoder)
     # the head is convolution, upsampling, activation: the upsampling is ours, the activation none
     return SegmentationModel(EncoderDecoderBody(network.encoder, network.decoder), network.segmentation_head[0])
 
