@@ -151,7 +151,9 @@ def compute_within_the_map(network: nn.Module) -> None:
     the same; but a CPU has no quick kernel for a rate beyond the map, and spent a fifth of a training step here.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.dilation[0] > 1 and module.groups == module.in_channels:
+        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
+        if depthwise and module.dilation[0] > 1 and module.bias is None and module.kernel_size == (3, 3) \
+                and module.stride == (1, 1) and module.padding == module.dilation:
             # not a subclass: `method.layers` takes only the class itself for a convolution
             module._conv_forward = functools.partial(_convolve_within, module)
 
