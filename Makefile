@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: book dist mutants stress offline-weights setup paper evidence slurm slurm-test test test-browser test-frameworks test-install \
-  test-processes lab lint lock notebooks
+  test-processes test-real-data lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -51,6 +51,10 @@ evidence: setup
 # a file, and so a notebook, in one process; tests that take longer than a few minutes have a target of their own
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --nbval-lax tests notebooks
+
+# notebooks 01 and 03 on real files of each benchmark, beside this repository, and on somebody's own
+test-real-data: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/real_data/check_notebooks.py
 
 # every notebook in a real browser: run, saved, opened again, exported. It needs Debian's chromium; playwright is installed here
 # and stands in no lock file, since nothing else uses it

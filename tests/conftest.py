@@ -1,3 +1,4 @@
+import gc
 import os
 
 # tests compare numbers, some of them bitwise: one thread, as in the workflow
@@ -18,3 +19,12 @@ def camvid():
     if not CAMVID.is_dir():
         pytest.skip("real CamVid is not at ../shared/data/CamVid beside this repository")
     return CAMVID
+
+
+def pytest_collection_finish():
+    """What is imported stays: statsmodels collects garbage at each correction, a third of a second with torch."""
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # else nanobind says at exit that there are leaks

@@ -67,7 +67,7 @@ def test_cam(benchmarks, monkeypatch, capsys):
 def test_step(benchmarks, monkeypatch, capsys):
     import step
 
-    monkeypatch.setattr(step, "SETUPS", {"tiny": (5, 32, 64, 2, "deeplabv3plus")})
+    monkeypatch.setattr(step, "SETUPS", {"tiny": (5, 32, 64, 2, "small")})
     monkeypatch.setattr(sys, "argv", ["step.py", "--setups", "tiny", "--rounds", "1"])
     step.main()
     table = table_of(capsys.readouterr().out)

@@ -53,12 +53,17 @@ def python(code):
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("line", ["import cawalib.method", "from cawalib import CAWALoss, CAWAWeights, fit_decision"])
-def test_the_method_loads_nothing_but_torch_and_numpy(line):
-    loaded = python(f"import sys, torch, numpy\nbefore = {{*sys.modules}}\n{line}\nprint(*{{*sys.modules}} - before)")
+def test_the_method_loads_nothing_but_torch_and_numpy():
+    loaded = python("import sys, torch, numpy\nbefore = {*sys.modules}\n"
+                    "from cawalib import CAWALoss, CAWAWeights, fit_decision\nprint(*{*sys.modules} - before)")
     assert "cawalib.method.cawa_loss" in loaded
     assert {name.split(".")[0] for name in loaded} - sys.stdlib_module_names == {"cawalib"}
     assert len(loaded - {name for name in loaded if name.startswith("cawalib")}) < 5  # and so it is quick
+
+
+def test_figures_load_no_torchvision():
+    """Which takes as long as torch itself, and they need none of it."""
+    assert "torchvision" not in python("import sys, cawalib.results.figures, cawalib.training\nprint(*sys.modules)")
 
 
 def test_torch_is_loaded_when_it_is_asked_for():

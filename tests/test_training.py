@@ -660,14 +660,12 @@ def test_other_data_under_the_same_settings(data, tmp_path, monkeypatch):
 
 def test_one_epoch_on_real_camvid(camvid, tmp_path):
     run = train(RunConfig(dataset="camvid", data_root=str(camvid), outputs_root=str(tmp_path), epochs=1,
-                          train_images=96, device="cpu"))
+                          train_images=96, evaluate_test=False, device="cpu"))
     assert run.metrics["train_size"] == 96 and len(run.metrics["classes"]) == 11
     assert 0.3 < run.history["train_loss"].iloc[0] < 2.6  # ln 11 = 2.4 is knowing nothing
-    # the confusion matrices count every labelled pixel of the full-size labels
-    for split, pairs in (("val", 101), ("test", 233)):
-        counted = np.sum(run.metrics["splits"][split]["confusion"])
-        assert 0.9 * pairs * 360 * 480 < counted < pairs * 360 * 480
-        assert run.metrics["splits"][split]["pixel_accuracy"] > 0.3
+    # the confusion matrix counts every labelled pixel of the full-size labels
+    assert 0.9 * 101 * 360 * 480 < np.sum(run.metrics["splits"]["val"]["confusion"]) < 101 * 360 * 480
+    assert run.metrics["splits"]["val"]["pixel_accuracy"] > 0.3
     last = run.class_weights.query("update == update.max()").set_index("class")["weight"]
     assert last.mean() == pytest.approx(1, abs=1e-4)
     assert last["pole"] > last["road"] and last["sign"] > last["building"]  # thin and rare above wide and frequent

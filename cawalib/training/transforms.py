@@ -12,7 +12,6 @@ import zlib
 
 import torch
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional
 
 from cawalib.datasets import IGNORE, SegmentationDataset
 from cawalib.settings import DataConfig, EvaluationConfig, TrainingConfig
@@ -23,9 +22,16 @@ MEAN_COLOUR = torch.tensor([round(255 * value) for value in MEAN], dtype=torch.u
 VOID = torch.tensor(IGNORE, dtype=torch.uint8)
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 # no change of hue: it costs more time than all the rest together
-COLOUR_KERNELS = {BRIGHTNESS: functional.adjust_brightness_image, CONTRAST: functional.adjust_contrast_image,
-                  SATURATION: functional.adjust_saturation_image}
+COLOUR_KERNELS = {BRIGHTNESS: "adjust_brightness_image", CONTRAST: "adjust_contrast_image",
+                  SATURATION: "adjust_saturation_image"}
 COLOUR_CHANGE = 0.4  # factors are drawn from 1 - 0.4 to 1 + 0.4
+
+
+def kernels():
+    """torchvision's functions on images; imported by whoever makes some, since it takes as long as torch itself."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
 
 
 def augment(image: torch.Tensor, labels: torch.Tensor, data: DataConfig,
@@ -44,10 +50,10 @@ def augment(image: torch.Tensor, labels: torch.Tensor, data: DataConfig,
     """
     size = [data.image_height, data.image_width]
     if not training.augment:
-        return functional.resize_image(image, size), functional.resize_mask(labels, size)
+        return kernels().resize_image(image, size), kernels().resize_mask(labels, size)
     short = base_size(data)
     scaled = [int(torch.randint(round(short * training.scale_min), round(short * training.scale_max) + 1, ()))]
-    image, labels = functional.resize_image(image, scaled), functional.resize_mask(labels, scaled)
+    image, labels = kernels().resize_image(image, scaled), kernels().resize_mask(labels, scaled)
     image, labels = random_crop(image, labels, size, training.largest_class_share)
     if torch.rand(1) < 0.5:
         image, labels = image.flip(-1), labels.flip(-1)
@@ -97,7 +103,7 @@ def _random_colour(image):
     factors = {change: torch.empty(1).uniform_(low, high).item() for change in COLOUR_KERNELS}
     for change in order:
         if change in COLOUR_KERNELS:
-            image = COLOUR_KERNELS[change](image, factors[change])
+            image = getattr(kernels(), COLOUR_KERNELS[change])(image, factors[change])
     return image
 
 
@@ -108,8 +114,8 @@ def base_size(data: DataConfig) -> int:
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
     """Images (..., 3, h, w) uint8 as the network sees them: float32, minus the mean, over the deviation of ImageNet."""
-    return functional.normalize_image(functional.to_dtype_image(images, torch.float32, scale=True), MEAN, STD,
-                                      inplace=True)
+    scaled = kernels().to_dtype_image(images, torch.float32, scale=True)
+    return kernels().normalize_image(scaled, MEAN, STD, inplace=True)
 
 
 class TrainingImages(Dataset):
@@ -177,7 +183,7 @@ def as_judged(image: torch.Tensor, data: DataConfig, evaluation: EvaluationConfi
     """An image (H, W, 3) uint8 at the size at which the network judges it, (3, h, w) uint8; see `EvaluationImages`."""
     whole = evaluation.evaluation == "resize"
     size = [data.image_height, data.image_width] if whole else [base_size(data)]
-    return functional.resize_image(image.permute(2, 0, 1), size)
+    return kernels().resize_image(image.permute(2, 0, 1), size)
 
 
 def collate_evaluation(pairs):

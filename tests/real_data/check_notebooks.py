@@ -17,7 +17,7 @@ from PIL import Image
 
 from cawalib.notebook import warm
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 SMALL = {"epochs": 1, "image_height": 64, "image_width": 64}
 # folder -> dataset, settings of 03: each way to resize, to evaluate and to crop once
