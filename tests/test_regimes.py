@@ -106,6 +106,13 @@ def test_the_claim_in_each_comparison_as_table_and_picture():
     assert up == [pytest.approx([-5, 29]), pytest.approx([-5, 31])]
 
 
+def test_eight_comparisons_have_colours_of_their_own():
+    one = claimed(rare=(0.3, "better", -0.05, "worse"), balanced=(0.2, "better", -0.001, "level"),
+                  accurate=(0.1, "better", 0.04, "not decided"))
+    lines = figures.both_halves({f"data {number}": one for number in range(8)}, "test").axes[0].get_lines()
+    assert len({line.get_color() for line in lines if line.get_label().startswith("data ")}) == 8
+
+
 def test_leads_are_taken_at_equal_accuracy(tmp_path):
     runs = three(tmp_path, seeds=(0, 1, 2))
     own = {(run.label, run.config.seed): run for run in runs}

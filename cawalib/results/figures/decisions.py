@@ -14,6 +14,7 @@ from cawalib.results.figures.style import (
     COLUMN,
     DISTINCT,
     INK,
+    METHOD_STYLES,
     OTHER_STYLES,
     PAGE,
     half_widths,
@@ -28,6 +29,8 @@ from cawalib.runs import Run
 MARKS = {"rare": "o", "balanced": "D", "accurate": "s"}
 AS_TRAINED = "X"  # of a method without weights, which has no other point
 MARGIN = 4.0  # points of pixel accuracy that are shown beyond the named ones
+# all that there are: comparisons of data sets stand where no method does
+COMPARISON_COLOURS = tuple(dict.fromkeys(style.colour for style in (*OTHER_STYLES, *METHOD_STYLES.values())))
 
 
 @in_print_style
@@ -102,17 +105,18 @@ def both_halves(asked: dict[str, pd.DataFrame], split: str) -> Figure:
     axes.axhline(0, color=INK, linewidth=0.6, zorder=0)
     axes.axvline(0, color=INK, linewidth=0.6, zorder=0)
     for rank, (name, table) in enumerate(asked.items()):
-        style = OTHER_STYLES[7 * rank % len(OTHER_STYLES)]  # the next colour, and another line
+        colour = COMPARISON_COLOURS[rank % len(COMPARISON_COLOURS)]
+        line = OTHER_STYLES[7 * rank % len(OTHER_STYLES)].line  # not that of the comparison before
         found = claim_by_point(table)
         tails, accuracies = (100 * pd.DataFrame([halves[part] for halves in found.values()])[
             ["difference", "low", "high"]].astype(float) for part in (1, 2))
-        axes.plot(accuracies["difference"], tails["difference"], color=style.colour, linestyle=style.line, label=name)
+        axes.plot(accuracies["difference"], tails["difference"], color=colour, linestyle=line, label=name)
         for place, (point, (answer, *_)) in enumerate(found.items()):
             tail, accuracy = tails.iloc[place], accuracies.iloc[place]
-            axes.errorbar(accuracy["difference"], tail["difference"], fmt=MARKS[point], color=style.colour,
+            axes.errorbar(accuracy["difference"], tail["difference"], fmt=MARKS[point], color=colour,
                           xerr=half_widths(accuracy["low"], accuracy["high"]), elinewidth=0.7, markersize=4.5,
                           yerr=half_widths(tail["low"], tail["high"]),
-                          markerfacecolor=style.colour if answer == "yes" else "white")
+                          markerfacecolor=colour if answer == "yes" else "white")
     for point, mark in MARKS.items():
         axes.plot([], [], mark, color="#555555", markerfacecolor="white", label=point)
     axes.set_xlabel(f"difference in pixel accuracy on {split} (percentage points)\n"
