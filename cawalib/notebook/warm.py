@@ -28,8 +28,8 @@ from pathlib import Path
 
 VARIABLE = "CAWALIB_WARM"
 IMPORTED = ("papermill", "ipykernel.kernelapp", "matplotlib_inline.backend_inline", "matplotlib.backends.backend_pdf",
-            "scipy.stats", "cawalib.training", "cawalib.results.figures", "cawalib.notebook.walkthrough",
-            "cawalib.notebook.warm_kernel")
+            "scipy.stats", "torchvision.transforms.v2", "cawalib.training", "cawalib.results.figures",
+            "cawalib.notebook.walkthrough", "cawalib.notebook.warm_kernel")
 LARGEST_CALL = 1 << 22  # bytes
 
 
