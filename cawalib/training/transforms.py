@@ -27,8 +27,8 @@ COLOUR_KERNELS = {BRIGHTNESS: "adjust_brightness_image", CONTRAST: "adjust_contr
 COLOUR_CHANGE = 0.4  # factors are drawn from 1 - 0.4 to 1 + 0.4
 
 
-def kernels():
-    """torchvision's functions on images; imported by whoever makes some, since it takes as long as torch itself."""
+def _kernels():
+    """torchvision's functions on images; imported when one is made: it takes as long as torch itself."""
     from torchvision.transforms.v2 import functional
 
     return functional
@@ -50,10 +50,10 @@ def augment(image: torch.Tensor, labels: torch.Tensor, data: DataConfig,
     """
     size = [data.image_height, data.image_width]
     if not training.augment:
-        return kernels().resize_image(image, size), kernels().resize_mask(labels, size)
+        return _kernels().resize_image(image, size), _kernels().resize_mask(labels, size)
     short = base_size(data)
     scaled = [int(torch.randint(round(short * training.scale_min), round(short * training.scale_max) + 1, ()))]
-    image, labels = kernels().resize_image(image, scaled), kernels().resize_mask(labels, scaled)
+    image, labels = _kernels().resize_image(image, scaled), _kernels().resize_mask(labels, scaled)
     image, labels = random_crop(image, labels, size, training.largest_class_share)
     if torch.rand(1) < 0.5:
         image, labels = image.flip(-1), labels.flip(-1)
@@ -103,7 +103,7 @@ def _random_colour(image):
     factors = {change: torch.empty(1).uniform_(low, high).item() for change in COLOUR_KERNELS}
     for change in order:
         if change in COLOUR_KERNELS:
-            image = getattr(kernels(), COLOUR_KERNELS[change])(image, factors[change])
+            image = getattr(_kernels(), COLOUR_KERNELS[change])(image, factors[change])
     return image
 
 
@@ -114,8 +114,8 @@ def base_size(data: DataConfig) -> int:
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
     """Images (..., 3, h, w) uint8 as the network sees them: float32, minus the mean, over the deviation of ImageNet."""
-    scaled = kernels().to_dtype_image(images, torch.float32, scale=True)
-    return kernels().normalize_image(scaled, MEAN, STD, inplace=True)
+    scaled = _kernels().to_dtype_image(images, torch.float32, scale=True)
+    return _kernels().normalize_image(scaled, MEAN, STD, inplace=True)
 
 
 class TrainingImages(Dataset):
@@ -183,7 +183,7 @@ def as_judged(image: torch.Tensor, data: DataConfig, evaluation: EvaluationConfi
     """An image (H, W, 3) uint8 at the size at which the network judges it, (3, h, w) uint8; see `EvaluationImages`."""
     whole = evaluation.evaluation == "resize"
     size = [data.image_height, data.image_width] if whole else [base_size(data)]
-    return kernels().resize_image(image.permute(2, 0, 1), size)
+    return _kernels().resize_image(image.permute(2, 0, 1), size)
 
 
 def collate_evaluation(pairs):
