@@ -307,5 +307,7 @@ def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_pat
     assert variants.loc[("tail mIoU (pixels)", "CAWA, shuffled"), "smaller"] == "−30.0 [−30.0, −30.0]*"
     assert set(variants.index.get_level_values("method")) == {"CAWA", "CAWA + Dice", "CAWA, shuffled"}
     assert Path("target/figures/across_groups.png").is_file()
+    at_equal = read_section("target/tables/across.md", "equal_accuracy")
+    assert at_equal.columns.tolist() == ["metric", "method", "camvid", "smaller", "together", "better in all"]
     archived = read_archive(Path("target", ARCHIVE))
     assert len(archived) == 18 and not any(run.has_samples for run in archived.values())  # each run once, no image

@@ -7,7 +7,7 @@ from synthetic_runs import make_run
 
 from cawalib.results import both_halves, compare, curve, height, points_table, questions_table
 from cawalib.results.decisions import at_its_accuracy
-from cawalib.results.verdicts import verdicts
+from cawalib.results.verdicts import equal_accuracy_table, verdicts
 
 
 def three(root, seeds=(0, 1, 2, 3), gain=0.1, count=6, labels=("none", "inverse_sqrt", "cawa"), **settings):
@@ -118,3 +118,32 @@ def test_p_values_before_and_after_holms_correction(monkeypatch):
     monkeypatch.setattr("cawalib.results.verdicts.verdicts", lambda runs, split: pd.DataFrame(rows))
     text = questions_table([], "test")
     assert text[["p", "p, Holm"]].values.tolist() == [["<.001", "0.001"], ["0.020", "0.304"], ["–", "–"]]
+
+
+def test_every_label_against_ours_at_equal_accuracy(tmp_path):
+    groups = {name: three(tmp_path / name, seeds=seeds) for name, seeds in (("one", (0, 1, 2)), ("two", (3, 4)))}
+    table = equal_accuracy_table(groups, "test")
+    asked = verdicts(groups["one"], "test").set_index(["first", "second", "metric"])
+    row = asked.loc["CAWA, equal accuracy", "inverse square root, equal accuracy", "mIoU"]
+    other_way = f"−{100 * row['difference']:.1f} [−{100 * row['high']:.1f}, −{100 * row['low']:.1f}]"
+    assert table.at[("mIoU", "inverse square root"), "one"].rstrip("*") == other_way
+    assert table.index.get_level_values("method").unique().tolist() == ["cross entropy", "inverse square root"]
+    tail = table.at[("tail mIoU (pixels)", "cross entropy"), "one"]
+    assert tail.startswith("−") and tail.endswith("]*")
+    assert (table["better in all"] == "").all()  # CAWA is the best here
+
+
+@pytest.mark.parametrize("second, together, better", [  # Student's intervals by hand
+    ([0.02, 0.03, 0.04], "+2.5 [+2.1, +2.8]*", "✓"), ([0.0, 0.001], "+2.0 [+1.5, +2.6]*", "✓"),
+    ([-0.001, 0.0], "+2.0 [+1.4, +2.6]*", ""),  # not in the second
+    ([0.5, 0.01], "+5.6 [−1.7, +13.0]", ""),  # in both, but by chance
+    ([], "+2.3 [+2.0, +2.6]*", "")])  # not run there
+def test_what_is_better_in_all_comparisons(tmp_path, monkeypatch, second, together, better):
+    differences = {"one": [0.02, 0.02, 0.03] * 4, "two": second}
+    monkeypatch.setattr("cawalib.results.verdicts._differences",
+                        lambda runs, question, split, metric: pd.Series(differences[runs[0].group], dtype=float))
+    groups = {name: [make_run(tmp_path, "power 2", 0, group=name), make_run(tmp_path, group=name)]
+              for name in differences}
+    row = equal_accuracy_table(groups, "test").loc["mIoU", "power 2"]
+    assert (row["together"], row["better in all"]) == (together, better)
+    assert row["one"] == "+2.3 [+2.0, +2.6]*" and (row["two"] == "–") == (not second)

@@ -15,6 +15,7 @@ from cawalib.results.forms import NOTHING
 from cawalib.results.measures import metric_named, name_of
 from cawalib.results.statistics import pooled_from
 from cawalib.results.tables import OVERVIEW, difference_text, mean_text, summary_table, verdict_table
+from cawalib.results.verdicts import can_be_asked, equal_accuracy_table
 from cawalib.runs import Run, Study
 
 # what groups are compared with, side by side
@@ -115,6 +116,9 @@ class SideBySide:
             for metric in OVERVIEW:
                 name = f"{metric.split(' (')[0]}_minus_{baseline}".replace(" ", "_").lower()
                 found[name] = summary_table(runs, baseline, self.split, metric)
+        groups = {group: [run for run in runs if run.group == group] for group in self.groups}
+        if all(can_be_asked(own, self.split) for own in groups.values()):
+            found["equal_accuracy"] = equal_accuracy_table(groups, self.split)
         return found
 
     def figure(self):

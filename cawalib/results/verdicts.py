@@ -113,6 +113,32 @@ def _differences(runs, question, split, metric):
     return (sides[0] - sides[1]).dropna()
 
 
+def equal_accuracy_table(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:
+    """Every label minus CAWA, both at cross entropy's own pixel accuracy, in each of several comparisons.
+
+    Args:
+        groups: comparison -> its runs, which `can_be_asked`.
+
+    Returns:
+        Text, in percentage points, * where the interval leaves out 0; index (metric, method); a column per comparison;
+        "together", the mean of all their differences with Student's interval; "better in all" with a tick where the
+        mean of each comparison and the interval of all together lie above 0 (docs/evidence-plan.md, Choosing).
+    """
+    labels = dict.fromkeys(name_of(run) for runs in groups.values() for run in runs if name_of(run) != OURS)
+    rows = {}
+    for metric in (MIOU, TAIL):
+        for label in labels:
+            parts = [_differences(runs, _equal("", label, OURS), split, metric) for runs in groups.values()]
+            found = with_verdicts([{"differences": part} for part in (*parts, pd.concat(parts))])
+            *texts, together = (_starred(row) for _, row in found.iterrows())
+            better = (found["difference"] > 0).all() and found["low"].iloc[-1] > 0
+            rows[metric, label] = dict(zip(groups, texts, strict=True)) | {
+                "together": together, "better in all": "✓" if better else ""}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["metric", "method"])
+    return table
+
+
 def side_text(side: tuple[str, str]) -> str:
     """A side of a question in words: "CAWA, balanced"; a method that has but one point alone."""
     label, decision = side
@@ -134,6 +160,10 @@ def questions_table(runs: list[Run], split: str) -> pd.DataFrame:
 def in_points(row) -> str:
     """A difference with its interval, in percentage points."""
     return difference_text({"verdict": ""} | {name: row[name] for name in ("difference", "low", "high")})
+
+
+def _starred(row):
+    return in_points(row) + ("*" if row["low"] > 0 or row["high"] < 0 else "")
 
 
 def _p_text(value):
