@@ -57,6 +57,7 @@ QUESTIONS = (
     _equal("H8", OURS, f"{OURS}, frozen weights permuted"),
     _equal("", OURS, "Dice"),
     _equal("", f"{OURS} + Dice", OURS),
+    _equal("", f"{OURS} + Dice", f"{COUNTS} + Dice"),
 )
 
 
