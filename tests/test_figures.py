@@ -1,6 +1,8 @@
 """Every figure is drawn from made-up runs, labelled, stored, and the same each time; tables against hand numbers."""
 
+import base64
 import dataclasses
+import io
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.pylabtools import select_figure_formats
 from matplotlib.colors import same_color
+from PIL import Image
 from synthetic_runs import make_run, make_study
 
 from cawalib.results import ComparisonError, figures, forms, tables, write_table
@@ -61,14 +64,19 @@ def test_figure_is_labelled_and_stored(study, tmp_path, name):
 
 
 def test_ipython_shows_the_picture_with_its_alternative_text(study):
-    """What a notebook stores: the picture as ever, and beside it the text that the website takes."""
+    """What a notebook stores: the picture, and beside it the text that the website takes."""
     shell = InteractiveShell.instance()
     try:
         select_figure_formats(shell, {"png"})
         data, metadata = shell.display_formatter.format(figures.group_bars(study, "val"))
+        photographs, _ = shell.display_formatter.format(DRAWN["qualitative"](study))
     finally:
         InteractiveShell.clear_instance()
     assert {"image/png", "text/plain"} <= set(data)
+    shown, beside = (Image.open(io.BytesIO(base64.b64decode(found["image/png"])))
+                     for found in (data, photographs))
+    assert shown.mode == "P" and beside.mode == "RGBA"  # of a chart 256 colours, of photographs all
+    assert shown.width == pytest.approx(150 * figures.PAGE, rel=0.1)
     alternative = "Head, body and tail mIoU per label: bar for the mean, line for its 95 % interval, a dot per seed."
     assert metadata == {"image/png": {"alt": alternative}}
 

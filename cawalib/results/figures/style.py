@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patheffects import withStroke
@@ -86,6 +88,7 @@ def in_print_style(draw):
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out once: what is stored is what labels were placed for
         plt.close(figure)
+        _Canvas(figure)
         figure._repr_mimebundle_ = lambda **_: bundle
         return figure
     return drawn
@@ -105,9 +108,22 @@ def save(figure: Figure, folder, name: str) -> None:
             figure.savefig(partial, metadata={"CreationDate": None})
         with atomic(Path(folder, f"{name}.png")) as partial:
             figure.savefig(partial)
-            if not any(axes.images for axes in figure.axes):  # lines and text: 256 colours are a quarter of the bytes
-                drawn = Image.open(partial).convert("RGB").quantize(method=Image.Quantize.FASTOCTREE, dither=0)
-                drawn.save(partial, optimize=True, dpi=(PRINT["savefig.dpi"],) * 2)
+
+
+class _Canvas(FigureCanvasAgg):
+    """What stores a figure as PNG, in a file or a notebook; once made, it is the figure's."""
+
+    def print_png(self, filename_or_obj, *, metadata=None, pil_kwargs=None, **_):
+        """Without images, of lines and text, 256 colours do, which are a quarter of the bytes.
+
+        What else matplotlib passes is for other formats.
+        """
+        if any(axes.images for axes in self.figure.axes):
+            return super().print_png(filename_or_obj, metadata=metadata, pil_kwargs=pil_kwargs)
+        whole = io.BytesIO()
+        super().print_png(whole, metadata=metadata, pil_kwargs=pil_kwargs)
+        drawn = Image.open(whole).convert("RGB").quantize(method=Image.Quantize.FASTOCTREE, dither=0)
+        return drawn.save(filename_or_obj, "png", optimize=True, dpi=(self.figure.dpi,) * 2)
 
 
 def label_styles(runs: list[Run]) -> dict[str, Style]:
