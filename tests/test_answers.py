@@ -222,6 +222,7 @@ def test_what_the_reading_notebooks_choose(tmp_path, monkeypatch, capsys):
     first = report.first_of_each(made)
     assert {label: run.config.seed for label, run in first.items()} == dict.fromkeys("abcdefghij", 0)
     assert [run.label for run in report.with_curves(made, "j")] == [label for label in "abcdefgj" for _ in (0, 1)]
+    assert [run.label for run in report.with_curves(made, "b")] == [label for label in "abcdefgh" for _ in (0, 1)]
     del made[0].metrics["splits"]["val"]["decision"]
     assert report.with_curves(made, "j") == [] and "judged as trained alone" in capsys.readouterr().out
     assert report.baselines(made) == ("a", "b")

@@ -161,7 +161,8 @@ class ReportConfig:
         None, and a line says why, where runs of before are among them, which were judged as trained alone.
         """
         labels = list(dict.fromkeys(run.label for run in runs))
-        chosen = [run for run in runs if run.label in (*labels[:DISTINCT - 1], ours)]
+        drawn = sorted(labels, key=lambda label: label != ours)[:DISTINCT]
+        chosen = [run for run in runs if run.label in drawn]
         if all("decision" in run.metrics["splits"][self.split] for run in chosen):
             return chosen
         print("No curves: these runs were judged as trained alone, by code of before.")
