@@ -12,7 +12,7 @@ from test_verdicts import three
 
 from cawalib.results import at_accuracy, curve, figures, publish, regimes
 from cawalib.results.statistics import pooled_from
-from cawalib.results.verdicts import verdicts
+from cawalib.results.verdicts import at_equal_accuracy, verdicts
 from cawalib.runs import load_study
 
 TAIL, ACCURACY = "tail mIoU (pixels)", "pixel accuracy"
@@ -122,7 +122,7 @@ def test_leads_are_taken_at_equal_accuracy(tmp_path):
         ours, counts = (at_accuracy(curve(own[label, seed], "test"), accuracy, "mIoU")[0]
                         for label in ("CAWA", "inverse square root"))
         by_hand.append(ours - counts)
-    assert regimes.lead(runs, "test", "mIoU").tolist() == pytest.approx(by_hand)
+    assert at_equal_accuracy(runs, "CAWA", "inverse square root", "test", "mIoU").tolist() == pytest.approx(by_hand)
     table = regimes.leads_table(regimes.leads_of({"drawn": runs}, "test")).set_index("comparison").loc["drawn"]
     low, high = DescrStatsW(by_hand).tconfint_mean()
     assert table["CAWA minus inverse square root, mIoU"] == (

@@ -140,8 +140,8 @@ def test_every_label_against_ours_at_equal_accuracy(tmp_path):
     ([], "+2.3 [+2.0, +2.6]*", "")])  # not run there
 def test_what_is_better_in_all_comparisons(tmp_path, monkeypatch, second, together, better):
     differences = {"one": [0.02, 0.02, 0.03] * 4, "two": second}
-    monkeypatch.setattr("cawalib.results.verdicts._differences",
-                        lambda runs, question, split, metric: pd.Series(differences[runs[0].group], dtype=float))
+    monkeypatch.setattr("cawalib.results.verdicts.at_equal_accuracy",
+                        lambda runs, first, second, split, metric: pd.Series(differences[runs[0].group], dtype=float))
     groups = {name: [make_run(tmp_path, "power 2", 0, group=name), make_run(tmp_path, group=name)]
               for name in differences}
     row = equal_accuracy_table(groups, "test").loc["mIoU", "power 2"]

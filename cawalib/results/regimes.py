@@ -18,8 +18,8 @@ from cawalib.results.tables import OVERVIEW
 from cawalib.results.verdicts import (
     BASELINE,
     COUNTS,
-    EQUAL,
     OURS,
+    at_equal_accuracy,
     can_be_asked,
     claim_by_point,
     in_points,
@@ -198,24 +198,20 @@ def claim(asked: dict[str, pd.DataFrame]) -> str:
     return "\n".join(lines)
 
 
-def lead(runs: list[Run], split: str, metric: str, other: str = COUNTS) -> pd.Series:
-    """CAWA's value minus another label's, by seed, at cross entropy's own pixel accuracy; in [-1, 1]."""
-    return (values(runs, OURS, EQUAL, split, metric) - values(runs, other, EQUAL, split, metric)).dropna()
-
-
 def leads_of(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:
     """Per comparison how good the network is, CAWA's lead over counts, and what its weights cost.
 
     Returns:
         In [-1, 1]; index comparison; columns ("skill", "mean" and "seeds") of cross entropy's mean IoU as trained,
-        and with "difference", "low" and "high" "lead in mIoU" and "lead in tail", see `lead`, and "cost", CAWA's pixel
+        and with "difference", "low" and "high" "lead in mIoU" and "lead in tail" at cross entropy's accuracy, and "cost", CAWA's pixel
         accuracy minus cross entropy's as trained.
     """
     rows = {}
     for name, runs in groups.items():
         skill = values(runs, BASELINE, "rare", split, MIOU)
         trained, plain = (values(runs, label, "rare", split, ACCURACY) for label in (OURS, BASELINE))
-        asked = {"lead in mIoU": lead(runs, split, MIOU), "lead in tail": lead(runs, split, TAIL),
+        asked = {"lead in mIoU": at_equal_accuracy(runs, OURS, COUNTS, split, MIOU),
+                 "lead in tail": at_equal_accuracy(runs, OURS, COUNTS, split, TAIL),
                  "cost": (trained - plain).dropna()}
         rows[name] = {("skill", "mean"): skill.mean(), ("skill", "seeds"): len(skill)} | {
             (kind, part): value for kind, differences in asked.items()
@@ -255,7 +251,7 @@ def _dial(groups, split):
     """H5: whether CAWA's lead over counts is larger where rare classes are easy. Welch's t: other images, no pairs."""
     if not set(DIAL) <= groups.keys():
         return ""
-    hard, easy = (lead(groups[name], split, MIOU) for name in DIAL)
+    hard, easy = (at_equal_accuracy(groups[name], OURS, COUNTS, split, MIOU) for name in DIAL)
     found = stats.ttest_ind(easy, hard, equal_var=False)
     low, high = found.confidence_interval(1 - LEVEL)
     verdict = "larger" if low > 0 else "smaller" if high < 0 else "not decided"

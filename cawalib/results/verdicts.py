@@ -114,6 +114,11 @@ def _differences(runs, question, split, metric):
     return (sides[0] - sides[1]).dropna()
 
 
+def at_equal_accuracy(runs: list[Run], first: str, second: str, split: str, metric: str) -> pd.Series:
+    """One label's metric minus another's by seed, both at cross entropy's own pixel accuracy; in [-1, 1]."""
+    return (values(runs, first, EQUAL, split, metric) - values(runs, second, EQUAL, split, metric)).dropna()
+
+
 def equal_accuracy_table(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:
     """Every label minus CAWA, both at cross entropy's own pixel accuracy, in each of several comparisons.
 
@@ -129,7 +134,7 @@ def equal_accuracy_table(groups: dict[str, list[Run]], split: str) -> pd.DataFra
     rows = {}
     for metric in (MIOU, TAIL):
         for label in labels:
-            parts = [_differences(runs, _equal("", label, OURS), split, metric) for runs in groups.values()]
+            parts = [at_equal_accuracy(runs, label, OURS, split, metric) for runs in groups.values()]
             found = with_verdicts([{"differences": part} for part in (*parts, pd.concat(parts))])
             *texts, together = (_starred(row) for _, row in found.iterrows())
             better = (found["difference"] > 0).all() and found["low"].iloc[-1] > 0
