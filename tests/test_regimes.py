@@ -131,7 +131,7 @@ def test_leads_are_taken_at_equal_accuracy(tmp_path):
 
 def test_easy_against_hard_and_the_order_of_skill(monkeypatch):
     leads = {"streets 100": [0.01, 0.02, 0.03], "streets 100 easy": [0.05, 0.07, 0.06, 0.08]}
-    monkeypatch.setattr(regimes, "lead", lambda runs, split, metric: pd.Series(leads[runs]))
+    monkeypatch.setattr(regimes, "at_equal_accuracy", lambda runs, *_: pd.Series(leads[runs]))
     text = regimes._dial({name: name for name in leads}, "test")
     low, high = CompareMeans.from_data(leads["streets 100 easy"], leads["streets 100"]).tconfint_diff(usevar="unequal")
     assert text.endswith(f"is +4.5 [{100 * low:+.1f}, {100 * high:+.1f}]: larger.")

@@ -203,8 +203,8 @@ def leads_of(groups: dict[str, list[Run]], split: str) -> pd.DataFrame:
 
     Returns:
         In [-1, 1]; index comparison; columns ("skill", "mean" and "seeds") of cross entropy's mean IoU as trained,
-        and with "difference", "low" and "high" "lead in mIoU" and "lead in tail" at cross entropy's accuracy, and "cost", CAWA's pixel
-        accuracy minus cross entropy's as trained.
+        and with "difference", "low" and "high" "lead in mIoU" and "lead in tail" at cross entropy's accuracy, and
+        "cost", CAWA's pixel accuracy minus cross entropy's as trained.
     """
     rows = {}
     for name, runs in groups.items():
