@@ -3,8 +3,11 @@
 import base64
 import dataclasses
 import io
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -394,6 +397,19 @@ def test_labels_with_fewer_seeds_are_paired_on_those_they_have(tmp_path):
     assert table["seeds"].tolist() == ["3", "2", ""]
     overview = tables.overview_table(runs, ("CAWA",), "test", shared_seeds=True)
     assert overview.at["tau 0.3", "tail mIoU (pixels) minus CAWA"] == "−10.0 [−10.0, −10.0]*"
+
+
+def test_notebook_05_takes_labels_with_fewer_seeds(tmp_path):
+    runs = flat(tmp_path, "cross entropy", "none", (0.20, 0.21, 0.25)) + flat(tmp_path, "focal", "focal", (0.10, 0.11))
+    report = SimpleNamespace(tables=tmp_path, figures=tmp_path, target=lambda *_: None,
+                             baselines=lambda _: ["cross entropy"])
+    names = {"runs": runs, "baseline": "cross entropy", "rival": "", "split": "test", "report": report}
+    calls = ("main_table(", "difference_bars(", "counted_labels(", "overview_table(")
+    notebook = nbformat.read(Path(__file__).parents[1] / "notebooks/05_figures.ipynb", as_version=4)
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    for source in (source for source in cells if any(call in source for call in calls)):
+        exec(source, names)
+    assert names["table"].at["focal", "tail mIoU (pixels) minus cross entropy"] == "−10.0 [−10.0, −10.0]*"
 
 
 def test_precision_and_recall_per_class(tmp_path):
