@@ -211,6 +211,15 @@ def test_trajectories_are_means_within_smallest_and_largest(tmp_path):
         assert sorted(names, key=heights.get) == sorted(names, key=ends.get)
 
 
+def test_a_legend_of_long_labels_stays_in_the_picture(tmp_path):
+    labels = [f"a method with a long name, {number}" for number in range(9)]
+    runs = [run for label in labels for run in flat(tmp_path, label, "cawa", (0.2,))]
+    figure = figures.training_curves(runs)
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.width
+
+
 def test_curves_of_training_are_means_within_smallest_and_largest(tmp_path):
     runs = [make_run(tmp_path, "CAWA", seed) for seed in range(3)]
     figure = figures.training_curves(runs)

@@ -98,6 +98,14 @@ def _scale_trajectories(axes, column, last):
     axes.axhline(1, color=INK, linewidth=0.4, zorder=1.5)  # above the grey rest
 
 
+def _legend_columns(labels):
+    """Four, or fewer where the longest labels of the columns would not fit side by side into PAGE."""
+    for columns in range(min(4, len(labels)), 0, -1):
+        if sum(max(map(len, part)) for part in np.array_split(np.array(labels, dtype=object), columns)) <= 108:
+            break
+    return columns
+
+
 @in_print_style
 def training_curves(runs: list[Run]) -> Figure:
     """Training loss and validation mIoU over the epochs, per label: mean over seeds, band from smallest to largest.
@@ -108,7 +116,8 @@ def training_curves(runs: list[Run]) -> Figure:
     """
     check(runs)
     styles = label_styles(runs)
-    banded, legend_rows = len(styles) <= DISTINCT, -(-len(styles) // 4)
+    banded, columns = len(styles) <= DISTINCT, _legend_columns(list(styles))
+    legend_rows = -(-len(styles) // columns)
     shown = [("train_loss", 1, "training loss (each method's own)")]
     if any(run.history["val_miou"].count() > 1 for run in runs):
         shown.append(("val_miou", 100, "validation mIoU (%)"))
@@ -129,5 +138,5 @@ def training_curves(runs: list[Run]) -> Figure:
         axes.set_xlabel(f"epoch (mean of {seed_count(seeds)}{', band: min to max' * banded})" if max(seeds) > 1
                         else "epoch (1 seed)")
         axes.set_ylabel(name)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(styles)))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns)
     return figure
