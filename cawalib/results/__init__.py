@@ -20,11 +20,11 @@ from cawalib.results.tables import (
     verdict_table,
     weights_over_thirds,
 )
-from cawalib.results.verdicts import both_halves, points_table, questions_table
+from cawalib.results.verdicts import both_halves, equal_accuracy_table, points_table, questions_table
 
 __all__ = [
     "METRICS", "ComparisonError", "ReportConfig", "answers", "at_accuracy", "both_halves", "calibration_error",
-    "compare", "compare_classes", "curve", "decided", "displayed", "figures", "final_weights", "height",
-    "html", "main_table", "overview_table", "per_class", "per_class_table", "points_table", "questions_table",
+    "compare", "compare_classes", "curve", "decided", "displayed", "equal_accuracy_table", "figures", "final_weights",
+    "height", "html", "main_table", "overview_table", "per_class", "per_class_table", "points_table", "questions_table",
     "runs_beside", "settings_table", "summary_table", "tidy", "verdict_table", "weights_over_thirds", "write_table",
 ]
