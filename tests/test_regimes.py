@@ -223,6 +223,7 @@ def test_only_whole_groups_are_shown(tmp_path, monkeypatch):
     page, drawn = Path("outputs/reference/regimes.md"), Path("outputs/reference/figures/both_halves.png")
     regimes.write(page)
     assert drawn.is_file() and "## leads" in page.read_text() and "## all" not in page.read_text()
+    assert "| CAWA                | accurate         | " in page.read_text()
 
     (folder / "kept").rename(folder / "metrics.json")
     publish.publish(study, "outputs/reference/evidence-streets", unfinished=True)

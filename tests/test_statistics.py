@@ -19,6 +19,9 @@ def test_holm_by_hand():
     np.testing.assert_allclose(table["p_holm"], [.06, .04, .06, .06], rtol=1e-6)
     assert table["verdict"].tolist() == ["not decided", "better", "not decided", "not decided"]
     assert table["name"].tolist() == [.03, .01, .04, .02] and table["seeds"].tolist() == [6] * 4
+    alone = with_verdicts([{"differences": values(p)} for p in (.03, .01, .06)], corrected=False)
+    np.testing.assert_array_equal(alone["p_holm"], alone["p"])
+    assert alone["verdict"].tolist() == ["better", "better", "not decided"]
 
 
 def test_verdicts():

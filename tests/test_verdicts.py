@@ -3,11 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from synthetic_runs import make_run
 
-from cawalib.results import both_halves, compare, curve, height, points_table, questions_table
+from cawalib.results import both_halves, compare, curve, decided, height, points_table, questions_table, tidy
+from cawalib.results.claims import counted, every_method
 from cawalib.results.decisions import at_its_accuracy
 from cawalib.results.verdicts import equal_accuracy_table, verdicts
+
+TAIL, ACCURACY = "tail mIoU (pixels)", "pixel accuracy"
 
 
 def three(root, seeds=(0, 1, 2, 3), gain=0.1, count=6, labels=("none", "inverse_sqrt", "cawa"), **settings):
@@ -64,7 +68,7 @@ def test_the_claim_needs_both_of_its_halves(monkeypatch, tail, accuracy, answer)
     rows = [{"first": f"CAWA, {point}", "second": "cross entropy", "metric": metric, "verdict": verdict,
              "difference": value, "low": value - 0.05, "high": value + 0.05}
             for point in ("rare", "balanced", "accurate") for metric, (verdict, value) in found.items()]
-    monkeypatch.setattr("cawalib.results.verdicts.verdicts", lambda runs, split: pd.DataFrame(rows))
+    monkeypatch.setattr("cawalib.results.claims.verdicts", lambda runs, split: pd.DataFrame(rows))
     assert both_halves([], "test").splitlines()[1] == (
         f"- rare: {answer} (tail +10.0 [+5.0, +15.0], {tail}; pixel accuracy +20.0 [+15.0, +25.0], {accuracy})")
 
@@ -95,8 +99,52 @@ def test_tables_show_what_there_is(tmp_path):
     assert ours.at[("CAWA", "rare"), "calibration error"] == f"11.5 ± {np.std([0, 1, 2, 3], ddof=1):.1f}"
     assert table.at[("CAWA", "balanced"), "calibration error"] == "" and table.at[("CAWA", "accurate"), "seeds"] == "4"
     text = questions_table(runs, "test")
+    assert not [column for column in ours.columns if "minus" in column]  # nothing to compare with
     assert text.columns.tolist() == ["", "first", "minus", "metric", "seeds", "difference", "p", "p, Holm", "verdict"]
     assert questions_table([run for run in runs if run.label != "cross entropy"], "test").empty
+
+
+@pytest.mark.parametrize("label, decision", [("CAWA", "accurate"), ("CAWA", "rare"), ("cross entropy", "fitted")])
+def test_every_decision_is_compared_with_cross_entropy_as_trained(tmp_path, label, decision):
+    runs = three(tmp_path)
+    table = points_table(runs, "test")
+    assert table.at[("cross entropy", "as trained"), "mIoU minus cross entropy"] == ""
+    own, plain = ([run for run in runs if run.label == name] for name in (label, "cross entropy"))
+    for metric in ("mIoU", "tail mIoU (pixels)", "pixel accuracy"):
+        sides = [tidy(side).set_index(["split", "metric", "seed"])["value"].sort_index()["test", metric]
+                 for side in ([decided(run, decision) for run in own], plain)]
+        differences = sides[0] - sides[1]
+        low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+        text = f"{100 * differences.mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]" + "*" * int(low > 0 or high < 0)
+        assert table.at[(label, decision), f"{metric} minus cross entropy"] == text.replace("-", "−")
+    assert table.loc[("CAWA", "equal accuracy"), "pixel accuracy minus cross entropy"] == ""
+
+
+def test_the_claim_of_every_method_by_single_intervals(tmp_path, monkeypatch):
+    """Differences of two seeds that agree, but Dice's in the tail: p 0.04, not multiplied by how many there are."""
+    given = {("cross entropy", "rare"): (0.2, 0.8), ("cross entropy", "fitted"): (0.1, 0.9),
+             ("CAWA", "rare"): (0.3, 0.7), ("CAWA", "balanced"): (0.25, 0.795), ("CAWA", "accurate"): (0.2, 0.803)}
+
+    def judged(runs, decision, split):
+        tail, accuracy = given.get((runs[0].label, decision), (np.nan, np.nan))  # nothing beside the curve but fitted
+        return pd.DataFrame({TAIL: tail, ACCURACY: accuracy}, index=[run.config.seed for run in runs])
+
+    monkeypatch.setattr("cawalib.results.claims.judged", judged)
+    groups = {name: [make_run(tmp_path, label, seed, group=name, method=method)
+                     for label, method in labels.items() for seed in (0, 1)]
+              for name, labels in {"one": {"cross entropy": "none", "CAWA": "cawa", "Dice": "none"},
+                                   "two": {"cross entropy": "none"}}.items()}
+    given["Dice", "rare"] = [0.3, 0.31342], 0.8
+    table = every_method(groups, "test")
+    assert table["one"].to_dict() == {
+        ("cross entropy", "fitted"): "no (−10.0, +10.0)", ("CAWA", "rare"): "no (+10.0, −10.0)",
+        ("CAWA", "balanced"): "no (+5.0, −0.5)", ("CAWA", "accurate"): "not decided (+0.0, +0.3)",
+        ("Dice", "as trained"): "yes (+10.7, +0.0)"}
+    assert table["two"].tolist() == ["no (−10.0, +10.0)", "–", "–", "–", "–"]
+    assert table["yes"].tolist() == ["0 of 2", "0 of 1", "0 of 1", "0 of 1", "1 of 1"]
+    assert counted(table).empty
+    table["yes"] = ["0 of 2", "0 of 2", "2 of 2", "1 of 2", "2 of 2"]
+    assert counted(table).values.tolist() == [["CAWA", "0 of 2", "2 of 2", "1 of 2"], ["Dice", "2 of 2", "–", "–"]]
 
 
 def test_own_classes_are_judged_without_their_background_as_well(tmp_path):

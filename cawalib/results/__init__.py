@@ -5,6 +5,7 @@ from cawalib.extras import require
 require("notebooks")
 
 from cawalib.results import answers, figures
+from cawalib.results.claims import both_halves
 from cawalib.results.comparison import compare, compare_classes
 from cawalib.results.decisions import at_accuracy, calibration_error, curve, decided, height
 from cawalib.results.forms import displayed, html, write_table
@@ -20,7 +21,7 @@ from cawalib.results.tables import (
     verdict_table,
     weights_over_thirds,
 )
-from cawalib.results.verdicts import both_halves, equal_accuracy_table, points_table, questions_table
+from cawalib.results.verdicts import equal_accuracy_table, points_table, questions_table
 
 __all__ = [
     "METRICS", "ComparisonError", "ReportConfig", "answers", "at_accuracy", "both_halves", "calibration_error",

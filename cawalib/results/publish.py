@@ -19,10 +19,11 @@ import pandas as pd
 
 from cawalib.files import atomic, write_table
 from cawalib.results import forms
+from cawalib.results.claims import both_halves
 from cawalib.results.figures.style import save
 from cawalib.results.measures import tidy
 from cawalib.results.side_by_side import side_by_side
-from cawalib.results.verdicts import both_halves, can_be_asked
+from cawalib.results.verdicts import can_be_asked
 from cawalib.runs import (
     ARCHIVE,
     Run,

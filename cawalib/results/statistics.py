@@ -15,16 +15,17 @@ LEVEL = 0.05
 MARGIN = 0.01  # within a point of a metric in [0, 1], two methods are level
 
 
-def with_verdicts(rows: list[dict], margin: float = MARGIN) -> pd.DataFrame:
+def with_verdicts(rows: list[dict], margin: float = MARGIN, corrected: bool = True) -> pd.DataFrame:
     """Comparisons of one table with their verdicts.
 
     Args:
         rows: each with "differences", one number per seed, NaN where a seed has none; whatever else they hold is kept.
         margin: within which two methods count as level.
+        corrected: for all rows together, by Holm; else each row stands for itself.
 
     Returns:
-        The rows with columns seeds, difference, low, high (its 95 % interval), p, p_holm (after Holm's correction over
-        all rows) and verdict: "better" or "worse" where p_holm is below 0.05, "level" where two one-sided tests show,
+        The rows with columns seeds, difference, low, high (its 95 % interval), p, p_holm (p, if not corrected)
+        and verdict: "better" or "worse" where p_holm is below 0.05, "level" where two one-sided tests show,
         each at 0.05, that the difference is within the margin, else "not decided"; "too few seeds" with fewer than two.
     """
     from statsmodels.stats.multitest import multipletests  # imported here: it takes a second, and notebooks need none
@@ -47,9 +48,8 @@ def with_verdicts(rows: list[dict], margin: float = MARGIN) -> pd.DataFrame:
         found.append(kept)
     columns = ["seeds", "difference", "low", "high", "p", "level"]
     table = pd.DataFrame(found, columns=None if found else columns)
-    known = table["p"].notna()
-    table["p_holm"] = np.nan
-    if known.any():
+    known, table["p_holm"] = table["p"].notna(), table["p"]
+    if corrected and known.any():
         table.loc[known, "p_holm"] = multipletests(table.loc[known, "p"], method="holm")[1]
     table["verdict"] = [_verdict(row) for row in table.itertuples()]
     return table.drop(columns="level")

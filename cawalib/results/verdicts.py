@@ -15,7 +15,7 @@ from cawalib.method import POINTS
 from cawalib.results.comparable import check
 from cawalib.results.decisions import FOREGROUND, OTHERS, at_its_accuracy, calibration_error, curve, decided, height
 from cawalib.results.forms import NOTHING
-from cawalib.results.measures import ComparisonError, name_of, tidy
+from cawalib.results.measures import METRICS, ComparisonError, name_of, values_of
 from cawalib.results.statistics import with_verdicts
 from cawalib.results.tables import OVERVIEW, difference_text, mean_text
 from cawalib.runs import Run
@@ -68,11 +68,17 @@ def values(runs: list[Run], label: str, decision: str, split: str, metric: str) 
         return at_its_accuracy(runs, label, BASELINE, split, metric)["value"]
     if metric == FOREGROUND:  # of curves alone
         return pd.Series({run.config.seed: curve(run, split).at[0.0, metric] for run in own}, dtype=float)
+    return judged(own, decision, split)[metric]
+
+
+def judged(runs: list[Run], decision: str, split: str) -> pd.DataFrame:
+    """One label's metrics in [0, 1] by a decision of its runs: index seed; no rows where they were not judged by it."""
     try:
-        table = tidy([decided(run, decision) for run in own])
+        found = {run.config.seed: values_of(decided(run, decision).metrics["splits"][split]) for run in runs
+                 if split in run.metrics["splits"]}
     except ComparisonError:
-        return pd.Series(dtype=float)
-    return table[(table["split"] == split) & (table["metric"] == metric)].set_index("seed")["value"]
+        found = {}
+    return pd.DataFrame(list(found.values()), index=list(found), columns=list(METRICS), dtype=float)
 
 
 def verdicts(runs: list[Run], split: str) -> pd.DataFrame:
@@ -135,7 +141,7 @@ def equal_accuracy_table(groups: dict[str, list[Run]], split: str) -> pd.DataFra
     for metric in (MIOU, TAIL):
         for label in labels:
             parts = [at_equal_accuracy(runs, label, OURS, split, metric) for runs in groups.values()]
-            found = with_verdicts([{"differences": part} for part in (*parts, pd.concat(parts))])
+            found = with_verdicts([{"differences": part} for part in (*parts, pd.concat(parts))], corrected=False)
             *texts, together = (_starred(row) for _, row in found.iterrows())
             better = (found["difference"] > 0).all() and found["low"].iloc[-1] > 0
             rows[metric, label] = dict(zip(groups, texts, strict=True)) | {
@@ -180,28 +186,43 @@ def points_table(runs: list[Run], split: str) -> pd.DataFrame:
     """Every label at every decision it was judged by: mean IoU, tail, pixel accuracy and calibration error in percent.
 
     Returns:
-        Text, mean ± standard deviation; index (method, decision); columns of `tables.OVERVIEW`, "calibration error" at
-        the two ends of the curve, and "seeds". At equal accuracy, how many seeds' curves get there at all.
+        Text, mean ± standard deviation; index (method, decision); columns of `tables.OVERVIEW`; each minus that of
+        cross entropy as trained, where it is among the runs, paired by seed, * where the interval leaves out 0;
+        "calibration error" at the two ends of the curve, and "seeds". At equal accuracy, how many seeds' curves get
+        there at all.
     """
-    rows = {}
+    rows, plain = {}, {metric: values(runs, BASELINE, "rare", split, metric) for metric in OVERVIEW}
     for label in dict.fromkeys(name_of(run) for run in runs):
         own = [run for run in runs if name_of(run) == label]
-        named = ("rare", "balanced", "accurate") if own[0].metrics["line"]["own"] else ("rare",)
-        for decision in (*named, *OTHERS, EQUAL):
+        for decision, name in (named_decisions(own) | dict.fromkeys((*OTHERS, EQUAL))).items():
             found = {metric: values(runs, label, decision, split, metric) for metric in OVERVIEW
                      if decision != EQUAL or metric != ACCURACY}
             if not len(found[MIOU]):
                 continue
-            name = decision if len(named) > 1 or decision != "rare" else "as trained"
-            rows[label, name] = {metric: mean_text(column.mean(), column.std()) for metric, column in found.items()} | {
-                "calibration error": _calibration(own, split, {"rare": 0, "accurate": 1}.get(decision)),
-                "seeds": str(len(found[MIOU]))}
+            row = rows[label, name or decision] = {
+                metric: mean_text(column.mean(), column.std()) for metric, column in found.items()}
             if decision == EQUAL:
                 reached = at_its_accuracy(runs, label, BASELINE, split, MIOU)["reached"]
-                rows[label, name][ACCURACY] = f"reached by {reached.sum()} of {len(reached)}"
-    table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
+                row[ACCURACY] = f"reached by {reached.sum()} of {len(reached)}"
+            if len(plain[MIOU]) and (label, decision) != (BASELINE, "rare"):
+                row |= {f"{metric} minus {BASELINE}": _difference_from(column, plain[metric])
+                        for metric, column in found.items()}
+            row |= {"calibration error": _calibration(own, split, {"rare": 0, "accurate": 1}.get(decision)),
+                    "seeds": str(len(found[MIOU]))}
+    heads = [*OVERVIEW, *(f"{metric} minus {BASELINE}" for metric in OVERVIEW), "calibration error", "seeds"]
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table = table[[head for head in heads if head in table]].fillna("")
     table.index = pd.MultiIndex.from_tuples(rows, names=["method", f"{split}, percent"])
     return table
+
+
+def named_decisions(runs: list[Run]) -> dict[str, str]:
+    """The named points of one label, and what tables call them: one without weights has but that as it was trained."""
+    return {point: point for point in POINTS} if runs[0].metrics["line"]["own"] else {"rare": "as trained"}
+
+
+def _difference_from(values, plain):
+    return _starred(with_verdicts([{"differences": values - plain}], corrected=False).iloc[0])
 
 
 def _calibration(runs, split, alpha):
@@ -215,37 +236,3 @@ def can_be_asked(runs: list[Run], split: str) -> bool:
     """Whether both sides of the paper's claim are among these runs, judged along their curves."""
     return {BASELINE, OURS} <= {name_of(run) for run in runs} and all(
         "decision" in run.metrics["splits"].get(split, {}) for run in runs)
-
-
-def claim_by_point(table: pd.DataFrame) -> dict[str, tuple[str, pd.Series, pd.Series]]:
-    """The paper's claim in one comparison: rare classes up and overall accuracy not down, CAWA against cross entropy.
-
-    Args:
-        table: `verdicts` of one comparison that `can_be_asked`.
-
-    Returns:
-        Named point -> "yes", "no" or "not decided", and the table's rows of the tail and of pixel accuracy. Yes: the
-        tail better, accuracy better or level. No: one of them worse.
-    """
-    found = {}
-    for point in POINTS:
-        own = table[(table["first"] == side_text((OURS, point))) & (table["second"] == BASELINE)].set_index("metric")
-        tail, accuracy = own.loc[TAIL], own.loc[ACCURACY]
-        if tail["verdict"] == "better" and accuracy["verdict"] in ("better", "level"):
-            answer = "yes"
-        elif tail["verdict"] == "worse" or accuracy["verdict"] == "worse":
-            answer = "no"
-        else:
-            answer = "not decided"
-        found[point] = answer, tail, accuracy
-    return found
-
-
-def both_halves(runs: list[Run], split: str) -> str:
-    """The paper's claim, a line for each named point: rare classes up, overall accuracy not down, and by how much."""
-    table = verdicts(runs, split)
-    first = (f"Rare classes up and overall accuracy not down, {OURS} against {BASELINE} on {split}? (Verdicts after "
-             f"Holm's correction for {len(table)} comparisons.)")
-    return "\n".join([first, *(
-        f"- {point}: {answer} (tail {in_points(tail)}, {tail['verdict']}; pixel accuracy {in_points(accuracy)}, "
-        f"{accuracy['verdict']})" for point, (answer, tail, accuracy) in claim_by_point(table).items())])

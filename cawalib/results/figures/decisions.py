@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cawalib.method import POINTS
+from cawalib.results.claims import claim_by_point
 from cawalib.results.comparable import check
 from cawalib.results.decisions import ON_CURVES, curve
 from cawalib.results.figures.style import (
@@ -23,7 +24,6 @@ from cawalib.results.figures.style import (
     seed_count,
 )
 from cawalib.results.measures import name_of
-from cawalib.results.verdicts import claim_by_point
 from cawalib.runs import Run
 
 MARKS = {"rare": "o", "balanced": "D", "accurate": "s"}
@@ -96,7 +96,7 @@ def both_halves(asked: dict[str, pd.DataFrame], split: str) -> Figure:
     """What CAWA does to rare classes against what it does to overall accuracy, at three points of its curve.
 
     CAWA minus cross entropy, mean and 95 % interval; a line for each comparison, through its points. Filled: the claim
-    holds there (`results.verdicts.claim_by_point`).
+    holds there (`results.claims.claim_by_point`).
 
     Args:
         asked: comparison -> `results.verdicts.verdicts`.
