@@ -96,7 +96,7 @@ def counted(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _claimed(*halves):
-    """The answer with the means of the tail and of pixel accuracy; NaN where no seed has them."""
+    """The answer with the means of the tail and of pixel accuracy; None where no seed has them."""
     found = with_verdicts([{"differences": half} for half in halves], corrected=False)
     if not found["seeds"].all():
         return None
