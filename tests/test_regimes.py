@@ -10,7 +10,7 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 from synthetic_runs import edit
 from test_verdicts import three
 
-from cawalib.results import at_accuracy, curve, figures, publish, regimes
+from cawalib.results import at_accuracy, curve, figures, forms, publish, regimes
 from cawalib.results.statistics import pooled_from
 from cawalib.results.verdicts import at_equal_accuracy, verdicts
 from cawalib.runs import load_study
@@ -192,6 +192,16 @@ def test_shorter_trainings_are_no_answers(tmp_path):
     each, leads = (page.split(f"## {section}")[1].split("\n## ")[0] for section in ("each", "leads"))
     assert "| drawn" in each and "camvid" not in each
     assert all(f"| {name}" in leads for name in groups)
+    assert "| drawn" in page.split("## each_on_val")[1].split("\n## ")[0]
+
+
+def test_validation_images_are_asked_where_there_are_any(tmp_path):
+    groups = {"drawn": three(tmp_path / "one", splits=("val",)), "other": three(tmp_path / "other", splits=("test",))}
+    text = regimes._on_validation(groups | {"camvid, 10 epochs": groups["drawn"]})
+    expected = regimes.each_table({"drawn": verdicts(groups["drawn"], "val")},
+                                  regimes.leads_of({"drawn": groups["drawn"]}, "val"))
+    assert text == forms.markdown(expected) and len(expected) == 1
+    assert regimes._on_validation({"other": groups["other"]}) == ""
 
 
 def test_comparisons_stand_by_their_numbers():
