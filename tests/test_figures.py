@@ -220,6 +220,19 @@ def test_a_legend_of_long_labels_stays_in_the_picture(tmp_path):
     assert 0 <= box.x0 and box.x1 <= figure.bbox.width
 
 
+def test_of_many_labels_the_first_and_ours_have_colour(tmp_path):
+    labels = ["cross entropy", *(f"method {number}" for number in range(6)), "inverse square root", "focal", "CAWA"]
+    methods = ["none", *["recall"] * 6, "inverse_sqrt", "focal", "cawa"]
+    runs = [run for label, method in zip(labels, methods, strict=True) for run in flat(tmp_path, label, method, [0.2])]
+    figure = figures.training_curves(runs)
+    coloured = {line.get_label(): line.get_color() for line in figure.axes[0].lines
+                if not line.get_label().startswith("_")}
+    assert list(coloured) == [*labels[:7], "CAWA", "2 others"] and len(set(coloured.values())) == 9
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+    assert sum(line.get_color() == coloured["2 others"] for line in drawn) == 2 and len(drawn) == 10
+    assert "others" not in words(figures.training_curves(runs[:8]))
+
+
 def test_curves_of_training_are_means_within_smallest_and_largest(tmp_path):
     runs = [make_run(tmp_path, "CAWA", seed) for seed in range(3)]
     figure = figures.training_curves(runs)

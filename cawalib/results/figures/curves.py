@@ -13,6 +13,7 @@ from cawalib.results.figures.style import (
     DISTINCT,
     INK,
     MANY,
+    METHOD_STYLES,
     PAGE,
     PALE,
     in_print_style,
@@ -110,33 +111,40 @@ def _legend_columns(labels):
 def training_curves(runs: list[Run]) -> Figure:
     """Training loss and validation mIoU over the epochs, per label: mean over seeds, band from smallest to largest.
 
-    More than eight labels have no bands: they would cover each other. Runs that were validated once, at their end, have
-    no curve of it, and so no second panel.
+    Above eight labels the first of them, CAWA among these, have colour and name; the others are grey. Runs that were
+    validated once, at their end, have no curve of it, and so no second panel.
     Losses of different methods are different quantities: only each curve's course says something.
     """
     check(runs)
-    styles = label_styles(runs)
-    banded, columns = len(styles) <= DISTINCT, _legend_columns(list(styles))
-    legend_rows = -(-len(styles) // columns)
+    of_all = label_styles(runs)
+    named = sorted(of_all, key=lambda label: of_all[label] != METHOD_STYLES["cawa"])[:DISTINCT]
+    styles = label_styles([run for run in runs if name_of(run) in named])  # no colour twice among these
     shown = [("train_loss", 1, "training loss (each method's own)")]
     if any(run.history["val_miou"].count() > 1 for run in runs):
         shown.append(("val_miou", 100, "validation mIoU (%)"))
-    figure, panels = plt.subplots(1, len(shown), figsize=(PAGE, 2 + 0.15 * legend_rows), sharex=True, squeeze=False,
-                                  layout="constrained")
+    figure, panels = plt.subplots(1, len(shown), sharex=True, squeeze=False, layout="constrained")
     panels = panels[0]
-    for label, style in styles.items():
+    for label in of_all:
         histories = pd.concat([run.history for run in runs if name_of(run) == label])
         for axes, (column, scale, _) in zip(panels, shown, strict=True):
             curve = scale * histories.groupby("epoch")[column].agg(["mean", "min", "max"]).dropna()
+            if label not in named:
+                axes.plot(curve.index, curve["mean"], color=PALE, linewidth=0.5, zorder=1)
+                continue
+            style = styles[label]
             axes.plot(curve.index, curve["mean"], color=style.colour, linestyle=style.line, label=label,
                       marker=style.marker, markevery=max(1, len(curve) // 6), zorder=3 if style.marker == "o" else 2)
-            if banded:
-                axes.fill_between(curve.index, curve["min"], curve["max"], color=style.colour, alpha=0.15, linewidth=0)
-    seeds = [sum(name_of(run) == label for run in runs) for label in styles]
+            axes.fill_between(curve.index, curve["min"], curve["max"], color=style.colour, alpha=0.15, linewidth=0)
+    if len(named) < len(of_all):
+        panels[0].plot([], [], color=PALE, linewidth=0.5, label=f"{len(of_all) - len(named)} others")
+    seeds = [sum(name_of(run) == label for run in runs) for label in of_all]
     for axes, (_, _, name) in zip(panels, shown, strict=True):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel(f"epoch (mean of {seed_count(seeds)}{', band: min to max' * banded})" if max(seeds) > 1
+        axes.set_xlabel(f"epoch (mean of {seed_count(seeds)}, band: min to max)" if max(seeds) > 1
                         else "epoch (1 seed)")
         axes.set_ylabel(name)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns)
+    handles, labels = panels[0].get_legend_handles_labels()
+    columns = _legend_columns(labels)
+    figure.set_size_inches(PAGE, 2 + 0.15 * -(-len(labels) // columns))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
     return figure
