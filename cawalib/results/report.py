@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cawalib.files import check_writable
-from cawalib.results.figures.style import DISTINCT
+from cawalib.results.figures.style import told_apart
 from cawalib.results.side_by_side import SideBySide, side_by_side
 from cawalib.runs import (
     ARCHIVE,
@@ -161,7 +161,7 @@ class ReportConfig:
         None, and a line says why, where runs of before are among them, which were judged as trained alone.
         """
         labels = list(dict.fromkeys(run.label for run in runs))
-        drawn = sorted(labels, key=lambda label: label != ours)[:DISTINCT]
+        drawn = told_apart(labels, ours)
         chosen = [run for run in runs if run.label in drawn]
         if all("decision" in run.metrics["splits"][self.split] for run in chosen):
             return chosen

@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator
 
 from cawalib.results.comparable import check
 from cawalib.results.figures.style import (
-    DISTINCT,
     INK,
     MANY,
     METHOD_STYLES,
@@ -22,6 +21,7 @@ from cawalib.results.figures.style import (
     plain_log_ticks,
     run_colours,
     seed_count,
+    told_apart,
 )
 from cawalib.results.measures import ComparisonError, name_of
 from cawalib.runs import Run
@@ -117,7 +117,8 @@ def training_curves(runs: list[Run]) -> Figure:
     """
     check(runs)
     of_all = label_styles(runs)
-    named = sorted(of_all, key=lambda label: of_all[label] != METHOD_STYLES["cawa"])[:DISTINCT]
+    ours = next((label for label, style in of_all.items() if style == METHOD_STYLES["cawa"]), None)
+    named = told_apart(of_all, ours)
     styles = label_styles([run for run in runs if name_of(run) in named])  # no colour twice among these
     shown = [("train_loss", 1, "training loss (each method's own)")]
     if any(run.history["val_miou"].count() > 1 for run in runs):

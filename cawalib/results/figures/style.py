@@ -146,6 +146,11 @@ def label_styles(runs: list[Run]) -> dict[str, Style]:
     return {label: METHOD_STYLES[own[label]] if label in own else next(others) for label in labels}
 
 
+def told_apart(labels, ours) -> list[str]:
+    """Of labels the first, as many as one can tell apart by colour, and `ours` before them wherever it stands."""
+    return sorted(labels, key=lambda label: label != ours)[:DISTINCT]
+
+
 def _is_plain_cawa(run):
     default = all(getattr(run.config, field) == getattr(RunConfig, field) for field in CAWA_FIELDS)
     return name_of(run).lower() == "cawa" or default
