@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: book dist mutants stress offline-weights setup paper evidence slurm slurm-test test test-browser test-frameworks test-install \
-  test-processes test-real-data lab lint lock notebooks
+  test-long test-processes test-real-data lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -49,9 +49,14 @@ evidence: setup
 	done
 	$(BIN)/python -m cawalib.results.pages
 
-# a file, and so a notebook, in one process; tests that take longer than a few minutes have a target of their own
+# a file, and so a notebook, in one process; what takes longer than a few minutes has a target of its own
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --nbval-lax tests notebooks
+	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --nbval-lax -m "not long" tests notebooks
+
+# several processes, and programs from start to end: three minutes more
+test-long: setup
+	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile -m long tests
 
 # notebooks 01 and 03 on real files of each benchmark, beside this repository, and on somebody's own
 test-real-data: setup

@@ -165,6 +165,7 @@ def no_pooling(monkeypatch):
     monkeypatch.setattr(torch.nn.AdaptiveAvgPool2d, "forward", lambda self, images: images[..., :1, :1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault, case", [
     (no_step, EVERY_RUN), (no_seed, EVERY_RUN), (judged_in_training_mode, EVERY_RUN), (no_augmentation, EVERY_RUN),
     (no_weights, "method cawa"), (no_weights, "method inverse_sqrt"), (no_seed, "network deeplabv3plus"),

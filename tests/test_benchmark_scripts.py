@@ -23,6 +23,7 @@ from cawalib.training import loop
 from cawalib.training.tiny_runs import write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.long
 
 
 def test_data_loading(tmp_path):

@@ -349,6 +349,7 @@ distributed.destroy_process_group()
 """
 
 
+@pytest.mark.long
 def test_two_processes_stay_alike_under_ddp_and_fsdp(tmp_path):
     (tmp_path / "two.py").write_text(TWO)
     generator = torch.Generator().manual_seed(2)

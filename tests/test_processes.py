@@ -94,6 +94,7 @@ def together(tmp_path_factory):
     return settings, folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_two_processes_compute_what_one_does(together, kind, monkeypatch):
     settings, folder = together
@@ -110,6 +111,7 @@ def test_two_processes_compute_what_one_does(together, kind, monkeypatch):
     assert (one["weights"][-1] != 1).any() == (kind.get("method") is None)
 
 
+@pytest.mark.long
 def test_stopped_in_two_processes_ended_in_one(together, monkeypatch, capsys):
     """One of them alone was told to stop, both did after the next step, and what came out is a run in one process."""
     settings, folder = together
@@ -124,6 +126,7 @@ def test_stopped_in_two_processes_ended_in_one(together, monkeypatch, capsys):
     assert weights[0] == pytest.approx(weights[1], rel=0.1) and len(weights[0]) == 12 * 11
 
 
+@pytest.mark.long
 def test_the_setting_starts_processes_and_reads_their_run_back(tmp_path, together, capfd):
     settings, _ = together
     config = RunConfig(**SMALL | settings | {"outputs_root": str(tmp_path), "smoke": True, "processes": 2})

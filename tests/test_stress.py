@@ -14,6 +14,7 @@ import ground  # noqa: E402
 import inputs  # noqa: E402
 
 
+@pytest.mark.long
 def test_a_few_of_everything(tmp_path, monkeypatch):
     calls = [case for case in inputs.CASES if case[0] == "call" or case[1:3] == ("02", "epochs=many")]
     monkeypatch.setattr(inputs, "CASES", calls[::5])

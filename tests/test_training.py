@@ -120,6 +120,7 @@ class _context:
         return False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_a_checkpoint(data, tmp_path, number):
     config = settings(data, tmp_path, epochs=500)
@@ -658,6 +659,7 @@ def test_other_data_under_the_same_settings(data, tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- real images
 
+@pytest.mark.long
 def test_one_epoch_on_real_camvid(camvid, tmp_path):
     run = train(RunConfig(dataset="camvid", data_root=str(camvid), outputs_root=str(tmp_path), epochs=1,
                           train_images=96, evaluate_test=False, device="cpu"))

@@ -35,6 +35,7 @@ def live_bytes():
     return sum(item.untyped_storage().nbytes() for item in gc.get_objects() if isinstance(item, torch.Tensor))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layer", ["decoder", "body.down.1"])
 def test_a_thousand_updates_leave_memory_where_it_was(layer):
     model, weighting, (images, labels) = network().train(), CAWAWeighting(5, target_layer=layer), batch()
@@ -167,6 +168,7 @@ accelerator.end_training()
 """
 
 
+@pytest.mark.long
 def test_two_processes_hold_the_same_weights(tmp_path):
     (tmp_path / "two.py").write_text(TWO)
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

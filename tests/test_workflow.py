@@ -23,6 +23,7 @@ def dry_run(tmp_path, *words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("study, groups, ablations", [
     ("demo", ["methods"], 1), ("camvid-first", ["methods"], 0), ("evidence-settings", ["methods"], 0),
     ("evidence-options", ["methods", "streets-100"], 0),
