@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is set up from requirements.lock by the first call.
 #   make paper   the whole collection on the built-in data, five minutes on two cores
-#   make test    pytest and nbval
+#   make test    pytest and nbval; make test-long what takes longer
 #   make evidence  every table, figure and counted sentence of the evidence, from the published runs
 #   make book    the website, in book/_build/html
 #   make lab     JupyterLab; on a server: make lab LAB_OPTIONS=--no-browser
