@@ -8,6 +8,7 @@ PYTHON ?= python3
 CORES ?= all
 TEST_PROCESSES ?= auto
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 UV_VERSION := 0.13.9
 # compiled modules are kept: some fifty kernels import the same ones
 unexport PYTHONDONTWRITEBYTECODE
@@ -50,7 +51,6 @@ evidence: setup
 	$(BIN)/python -m cawalib.results.pages
 
 # a file, and so a notebook, in one process; what takes longer than a few minutes has a target of its own
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 test: setup
 	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --nbval-lax -m "not long" tests notebooks
 
@@ -60,7 +60,7 @@ test-long: setup
 
 # notebooks 01 and 03 on real files of each benchmark, beside this repository, and on somebody's own
 test-real-data: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/real_data/check_notebooks.py
+	$(PYTEST) tests/real_data/check_notebooks.py
 
 # every notebook in a real browser: run, saved, opened again, exported. It needs Debian's chromium; playwright is installed here
 # and stands in no lock file, since nothing else uses it
@@ -91,7 +91,7 @@ dist: setup
 # CAWALoss in the frameworks of docs/own-loop.md, on a CPU; what they need beside the lock file is installed here
 test-frameworks: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python lightning==2.6.6 transformers==5.8.0 monai==1.6.1
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/frameworks/check_*.py $(FRAMEWORK_OPTIONS)
+	$(PYTEST) tests/frameworks/check_*.py $(FRAMEWORK_OPTIONS)
 
 # Snakemake's executor for Slurm (docs/cluster.md). It stands in no lock file, since only clusters use it
 slurm: setup
@@ -100,7 +100,7 @@ slurm: setup
 
 # a small cluster on this machine, as root with Debian's slurm-wlm and munge: a study on it, and everything that may happen to it
 slurm-test: slurm
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/slurm/check_slurm.py $(SLURM_OPTIONS)
+	$(PYTEST) -s tests/slurm/check_slurm.py $(SLURM_OPTIONS)
 
 # would the tests notice? One fault at a time in a copy of the code (tests/mutants); an hour and more on two cores
 mutants: setup
