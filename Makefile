@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is set up from requirements.lock by the first call.
 #   make paper   the whole collection on the built-in data, five minutes on two cores
-#   make test    pytest and nbval; make test-long what takes longer
+#   make test    pytest; make test-notebooks nbval; make test-long what takes longer
 #   make evidence  every table, figure and counted sentence of the evidence, from the published runs
 #   make book    the website, in book/_build/html
 #   make lab     JupyterLab; on a server: make lab LAB_OPTIONS=--no-browser
@@ -14,7 +14,7 @@ UV_VERSION := 0.13.9
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: book dist mutants stress offline-weights setup paper evidence slurm slurm-test test test-browser test-frameworks test-install \
-  test-long test-processes test-real-data lab lint lock notebooks
+  test-long test-notebooks test-processes test-real-data lab lint lock notebooks
 
 setup: .venv/.ready
 
@@ -50,11 +50,15 @@ evidence: setup
 	done
 	$(BIN)/python -m cawalib.results.pages
 
-# a file, and so a notebook, in one process; what takes longer than a few minutes has a target of its own
+# a file in one process; what takes longer than a few minutes has a target of its own
 test: setup
-	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --nbval-lax -m "not long" tests notebooks
+	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile -m "not long" tests
 
-# several processes, and programs from start to end: three minutes more
+# every notebook from its default parameters, each in one process
+test-notebooks: setup
+	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --nbval-lax notebooks
+
+# several processes, compiled networks, and programs from start to end
 test-long: setup
 	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile -m long tests
 

@@ -179,6 +179,7 @@ def test_a_moved_picture_is_the_one_drawn_anew(explorer):
     assert moved.png() == anew.png() != before
 
 
+@pytest.mark.long
 def test_panel_in_a_live_notebook(explorer, monkeypatch):
     monkeypatch.delenv("CAWALIB_HEADLESS", raising=False)
     monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")

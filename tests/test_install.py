@@ -53,6 +53,7 @@ def python(code):
     return set(done.stdout.split())
 
 
+@pytest.mark.long
 def test_the_method_loads_nothing_but_torch_and_numpy():
     loaded = python("import sys, torch, numpy\nbefore = {*sys.modules}\n"
                     "from cawalib import CAWALoss, CAWAWeights, fit_decision\nprint(*{*sys.modules} - before)")
@@ -61,6 +62,7 @@ def test_the_method_loads_nothing_but_torch_and_numpy():
     assert len(loaded - {name for name in loaded if name.startswith("cawalib")}) < 5  # and so it is quick
 
 
+@pytest.mark.long
 def test_figures_load_no_torchvision():
     """Which takes as long as torch itself, and they need none of it."""
     assert "torchvision" not in python("import sys, cawalib.results.figures, cawalib.training\nprint(*sys.modules)")

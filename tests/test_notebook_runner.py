@@ -284,6 +284,7 @@ def with_more(path, *sources, placeholder=PLACEHOLDER, more="depth = 4\nwide = F
     return path
 
 
+@pytest.mark.long
 def test_both_cells_of_parameters_can_be_set_also_by_plain_papermill(tmp_path):
     source = with_more(tmp_path / "a.ipynb", "print(epochs, rate, depth, wide)")
     run(source, tmp_path / "ours.ipynb", {"epochs": 7, "depth": 9})
@@ -360,6 +361,7 @@ def end_training(tmp_path):
             process.kill()
 
 
+@pytest.mark.long
 def test_sigterm_lets_the_cell_save_and_leaves_no_process(tmp_path, end_training):
     source = write_notebook(tmp_path / "a.ipynb", TRAINING, "(folder / 'went on').touch()")
     command = [sys.executable, "-m", "cawalib.notebook", source, tmp_path / "out.ipynb", "-p", "label", tmp_path]
@@ -370,6 +372,7 @@ def test_sigterm_lets_the_cell_save_and_leaves_no_process(tmp_path, end_training
     assert sorted(os.listdir(tmp_path)) == ["a.ipynb", "checkpoint", "out.failed.ipynb", "pids"]
 
 
+@pytest.mark.long
 def test_a_cell_that_does_not_end_at_sigint_is_killed_after_the_grace(tmp_path, end_training):
     source = write_notebook(tmp_path / "a.ipynb", TRAINING.replace("    raise RuntimeError('stopped')\n", ""))
     code = ("import sys; from cawalib.notebook import runner; from cawalib.notebook.__main__ import main; "

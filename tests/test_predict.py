@@ -166,6 +166,7 @@ def test_a_file_is_the_same_network(run, network, tmp_path):
             load_network(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["pt2", "onnx"])
 def test_files_for_other_programs_hold_the_decision(network, tmp_path, ending):
     path = export(network, tmp_path / f"net.{ending}", "accurate")

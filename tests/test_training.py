@@ -91,6 +91,7 @@ class Stop:
 
 
 # steps: in the first epoch, at its end, in the second; pspnet has dropout, which draws from the global random state
+@pytest.mark.long
 @pytest.mark.parametrize("stop_after, changes", [
     (3, {}), (6, {}), (10, {"method": "recall"}), (3, {"network": "pspnet"}),
     (5, {"held_out_share": 0.25, "feedback_images": 4}), (7, {"method": "rare_class_sampling"})])
@@ -377,6 +378,7 @@ def test_the_digest_of_a_run_is_of_the_contents_of_all_its_splits(made_up):
                 for one in "ab" for other in "ab"}) == 4
 
 
+@pytest.mark.long
 def test_compiled_network(data, tmp_path, monkeypatch):
     # with the whole of torch.compile but the compiler, which would take half a minute
     compiled = torch.compile

@@ -109,6 +109,7 @@ def test_images_in_parts_change_nothing(monkeypatch):
         assert whole[:, 0].sum() + whole[:, 2].sum() == valid  # every labelled pixel is hit or missed once
 
 
+@pytest.mark.long
 def test_gradient_accumulation_and_compiled_network():
     """The same gradients with an update in between as without; and a compiled network gives the same weights."""
     halves = [batch(1), batch(2)]

@@ -65,6 +65,7 @@ def test_pseudo_masks_under_bf16_autocast_agree_with_float32(batch):
     assert (masks[0] == masks[1]).float().mean() > 0.995
 
 
+@pytest.mark.long
 def test_bf16_and_a_deeper_layer(batch):
     config = batch.config.replace(mixed_precision="bf16", target_layer="body.down.1", feedback_images=2, smoke=True)
     deeper = Walkthrough.prepare(config)

@@ -13,7 +13,7 @@ from test_notebook_runner import ROOT, TRAINING, is_running, write_notebook
 
 from cawalib.notebook import warm
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a warm process is for Linux alone")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="a warm process is for Linux alone")]
 # with less to import than the batches need
 SERVER = """
 import sys

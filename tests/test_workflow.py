@@ -14,6 +14,7 @@ import pytest
 from cawalib.runs import load_study, versions
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.long
 
 
 def dry_run(tmp_path, *words):
@@ -23,7 +24,6 @@ def dry_run(tmp_path, *words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("study, groups, ablations", [
     ("demo", ["methods"], 1), ("camvid-first", ["methods"], 0), ("evidence-settings", ["methods"], 0),
     ("evidence-options", ["methods", "streets-100"], 0),
