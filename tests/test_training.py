@@ -90,8 +90,8 @@ class Stop:
         return self.looks == 0
 
 
-# steps: in the first epoch, at its end, in the second; pspnet has dropout, which draws from the global random state
 @pytest.mark.long
+# steps: in the first epoch, at its end, in the second; pspnet has dropout, which draws from the global random state
 @pytest.mark.parametrize("stop_after, changes", [
     (3, {}), (6, {}), (10, {"method": "recall"}), (3, {"network": "pspnet"}),
     (5, {"held_out_share": 0.25, "feedback_images": 4}), (7, {"method": "rare_class_sampling"})])
