@@ -58,7 +58,7 @@ test: setup
 test-notebooks: setup
 	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --nbval-lax notebooks
 
-# several processes, compiled networks, and programs from start to end
+# several processes, compiled networks, programs from start to end, and the largest of several cases
 test-long: setup
 	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile -m long tests
 

@@ -14,7 +14,7 @@ from cawalib.results.figures import COLUMN, PAGE, class_colours
 
 # a layout that collapses and a division by zero are warnings; here they are errors
 pytestmark = [pytest.mark.filterwarnings("error::UserWarning"), pytest.mark.filterwarnings("error::RuntimeWarning")]
-COUNTS = (2, 11, 19, 171)
+COUNTS = (2, 11, 19, pytest.param(171, marks=pytest.mark.long))
 
 
 def counted(count, size=200, absent=()):

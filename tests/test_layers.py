@@ -64,7 +64,8 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.long) if name == "deeplabv3plus" else name for name in LAYERS])
 def test_gradient_is_that_of_the_whole_backward_pass(name, unscaled):
     model = network(name, **({"encoder": "mobilenet_v2"} if name == "deeplabv3plus" else {}))
     images = torch.randn(2, 3, *(SIZE if name == "deeplabv3plus" else (32, 64)))

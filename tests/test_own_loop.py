@@ -66,7 +66,7 @@ def by_itself(net, steps, call):
 
 
 @pytest.mark.parametrize("call", [
-    lambda net: net, lambda net: torch.compile(net, backend="aot_eager"),
+    lambda net: net, pytest.param(lambda net: torch.compile(net, backend="aot_eager"), marks=pytest.mark.long),
     lambda net: lambda images: checkpoint(net, images, use_reentrant=False)], ids=["plain", "compiled", "checkpointed"])
 def test_the_loss_of_the_explicit_loop_from_one_line(call):
     net = network()

@@ -257,7 +257,7 @@ def test_short_side(root):
 
 
 @pytest.mark.parametrize("short_side", [0, 32])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_decoded_pairs_are_those_of_the_originals(root, large, monkeypatch, short_side, workers):
     monkeypatch.setattr(prepared, "SHARD_BYTES", 20_000)  # two pairs in the first file, one in the second
     run = config(photographs(root), short_side=short_side, evaluation="whole" if short_side else "resize")

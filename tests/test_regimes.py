@@ -184,6 +184,7 @@ groups:
 """
 
 
+@pytest.mark.long
 def test_shorter_trainings_are_no_answers(tmp_path):
     runs = three(tmp_path)
     groups = {"drawn": runs, "camvid, 10 epochs": runs, "camvid, quarter of the images": runs}
@@ -209,6 +210,7 @@ def test_comparisons_stand_by_their_numbers():
     assert sorted(reversed(names), key=regimes._by_numbers) == names
 
 
+@pytest.mark.long
 def test_only_whole_groups_are_shown(tmp_path, monkeypatch):
     """The page is made from what is published; a group that misses a run has neither a page nor a place in a mean."""
     monkeypatch.chdir(tmp_path)
