@@ -117,7 +117,7 @@ def pooled_from(rows) -> Pooled:
 
     Args:
         rows: each with difference, high (the upper end of its 95 % Student interval) and pairs (the seeds in it). Where
-            all seeds agree, such as on a tail of 0, the standard error counts as a hundredth of a point.
+            all seeds agree, such as on a tail of 0, half of that interval counts as a hundredth of a point.
     """
     errors = [max(row["high"] - row["difference"], 1e-4) / stats.t.ppf(1 - LEVEL / 2, row["pairs"] - 1) for row in rows]
     return pooled([row["difference"] for row in rows], errors)
