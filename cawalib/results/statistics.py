@@ -116,8 +116,8 @@ def pooled_from(rows) -> Pooled:
     """`pooled`, from comparisons with their intervals.
 
     Args:
-        rows: each with difference, high (the upper end of its 95 % Student interval) and pairs (the seeds in it). Half of
-            that interval counts as a hundredth of a point at least, since all seeds may agree, such as on a tail of 0.
+        rows: each with difference, high (the upper end of its 95 % Student interval) and pairs (the seeds in it). Half
+            of that interval is at least a hundredth of a point here: all seeds may agree, such as on a tail of 0.
     """
     errors = [max(row["high"] - row["difference"], 1e-4) / stats.t.ppf(1 - LEVEL / 2, row["pairs"] - 1) for row in rows]
     return pooled([row["difference"] for row in rows], errors)
